@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Times all-reduce in the manner of collective libraries' own benchmarks; see README.md beside this file.
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <stdexcept>
+
+#include <allfold/spawn.hpp>
+
+#include "plan.hpp"
+#include "report.hpp"
+#include "sweep.hpp"
+#include "tune.hpp"
+#include "turns.hpp"
+
+namespace {
+
+/// The whole life of one rank.
+void run_rank(const allfold::Environment& environment, const bench::Plan& plan, bench::Turns& turns) {
+  bench::Report report(plan, environment.world_size);
+  const bool first = environment.rank == 0;
+  if (first) report.print_head();
+  bench::pin(environment.local_rank, plan.cores);
+  auto comm = bench::Comm::create(environment);
+  bench::Sweep(comm, plan, turns, first ? &report : nullptr).run();
+  if (!first) return;
+  report.print_summary();
+  report.write_files();
+  if (!plan.tune_file.empty()) bench::write_file(plan.tune_file, bench::tuned_table(report.rows(), environment.world_size));
+  if (!report.all_correct()) throw std::runtime_error("allfold_perf: some results are wrong");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    bench::Plan plan = bench::parse_plan(argc, argv);
+    bench::Turns turns(plan);
+    plan.peers = turns.peer_names();
+    const auto run = [&](const allfold::Environment& environment) { run_rank(environment, plan, turns); };
+    if (plan.launched_elsewhere()) {
+      run(plan.environment);
+      return 0;
+    }
+    allfold::launch(plan.ranks, run,
+                    {.ranks = plan.threads ? allfold::Ranks::threads : allfold::Ranks::processes,
+                     .timeout = std::chrono::duration_cast<allfold::Duration>(std::chrono::duration<double>(plan.timeout_s)),
+                     .stop_others_on_failure = true});
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// What allfold_perf was asked to do: its command line, parsed.
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <allfold/base/environment.hpp>
+#include <allfold/policy/algorithm.hpp>
+
+#include "peer_protocol.hpp"
+
+namespace bench {
+
+/// Where a call's operands lie: in symmetric memory, or in memory of the rank's own.
+enum class Buffers { symmetric, private_memory };
+inline const char* name(Buffers buffers) { return buffers == Buffers::symmetric ? "symmetric" : "private"; }
+
+struct Plan {
+  int ranks = 0;
+  std::vector<int> cores;  ///< that this process may use; rank r is bound to core r, round robin
+  bool threads = false;
+  allfold::Environment environment;  ///< of this process, as its launcher tells
+  std::size_t min_bytes = 8;
+  std::size_t max_bytes = std::size_t{64} << 20;
+  std::size_t factor = 4;
+  ElementType type = ElementType::float32;
+  Operator op = Operator::sum;
+  std::vector<Buffers> buffers = {Buffers::symmetric, Buffers::private_memory};
+  bool in_place = false;
+  /// Empty: what the selector chooses.
+  std::vector<allfold::Algorithm> algorithms;
+  /// Of one batch, and of what comes untimed before a turn; none: from the time budget.
+  std::optional<long> iterations;
+  std::optional<int> warmup;
+  double budget_ms = 100;  ///< timed work of one row
+  int rounds = 5;          ///< turns of each contestant at one size
+  int batches = 3;         ///< of one turn
+  bool check = true;
+  double timeout_s = 600;
+  std::string csv_file, json_file, tune_file;
+  std::vector<std::string> peers;
+  bool any_peers = false;    ///< those that can be started will do
+  std::string peer_program;  ///< empty: peer_mpi beside this program
+  std::string command_line;
+
+  /// mpirun, torchrun or srun started this rank already.
+  bool launched_elsewhere() const { return environment.world_size > 1; }
+  /// The hybrid cube mesh folds in an order of its own, so where it takes part no sum may round.
+  bool whole_numbers() const;
+  std::size_t element_bytes() const { return size_of(type); }
+  /// Bytes of each message: whole elements, ascending.
+  std::vector<std::size_t> sizes() const;
+};
+
+/// Parses the command line. Ends the process after --help and after an error.
+/// @throws allfold::UsageError if a launcher's variables contradict one another.
+Plan parse_plan(int argc, char** argv);
+
+}  // namespace bench

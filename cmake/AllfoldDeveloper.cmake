@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+# What this project's own programs are built with; nothing of it reaches a consumer.
+
+# Warnings become errors only where CMAKE_COMPILE_WARNING_AS_ERROR says so: the presets do.
+add_library(allfold_developer INTERFACE)
+target_compile_options(allfold_developer INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra>)
+target_link_libraries(allfold_developer INTERFACE allfold::allfold)
+
+if(PROJECT_IS_TOP_LEVEL)
+  if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES AND NOT CMAKE_CXX_FLAGS)
+    set(CMAKE_BUILD_TYPE Release)
+  endif()
+  set(CMAKE_CXX_EXTENSIONS OFF)
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  find_program(ALLFOLD_CCACHE ccache)
+  if(ALLFOLD_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${ALLFOLD_CCACHE}")
+    set(CMAKE_CUDA_COMPILER_LAUNCHER "${ALLFOLD_CCACHE}")
+  endif()
+endif()
+
+if(ALLFOLD_CUDA)
+  include("${CMAKE_CURRENT_LIST_DIR}/AllfoldCuda.cmake")
+endif()

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+
+#include <allfold/algo/fold.hpp>
+#include <allfold/memory/signal.hpp>
+#include <allfold/memory/window.hpp>
+
+namespace allfold {
+
+/// What an algorithm is written over: one lane of one block of one rank's team, and what lanes can do together.
+///
+/// Every lane of every block of every rank runs the algorithm. Block b of a rank meets only block b of its peers, so
+/// what block b of one rank reads of another must have been written by block b there. A function that returns bool
+/// says whether the collective goes on; after false a lane returns at once, touching nothing of a peer.
+///
+///   rank, world_size, block, blocks, lane, lanes     who and how many
+///   begin_round()                                    a new epoch; the same number of times on every rank
+///   sync(ok) -> bool                                 the block's lanes meet; true if all came with true. What they did
+///                                                    before is visible to all of them after
+///   signal(peer, leg), wait(peer, leg) -> bool       release and acquire between same-numbered blocks
+///   staging(offset), staging_bytes()                 memory of the channel that all ranks reach
+///   inputs(buffer), outputs(buffer)                  published addresses filled in; after the first wait of a call
+///   copy(to, from, bytes)                            the block together, within this rank's reach
+///   fetch(to, peer, from, bytes, reach) -> bool      the same, from a peer's buffer
+///   fold(fold, sources, operands, targets, mask, n)  the block together: n elements; the result goes to the target of
+///                                                    each rank in the mask
+///   post(stage, data, range, mask)                   elements as packets, readable by the ranks in the mask
+///   fold_posted(fold, in, range, out, mask, post)    folds what all ranks posted of a range, own operand from `in`;
+///                                                    posts the result too, to the ranks in the mask, if asked
+///   collect(peer, range, out)                        takes over the results that a peer posted
+template <class E>
+concept executor = requires(E& e, std::size_t n, bool ok, int peer, const Buffer& buffer, void* to, const void* from) {
+  { e.rank() } -> std::same_as<int>;
+  { e.world_size() } -> std::same_as<int>;
+  { e.block() } -> std::same_as<int>;
+  { e.blocks() } -> std::same_as<int>;
+  { e.lane() } -> std::same_as<int>;
+  { e.lanes() } -> std::same_as<int>;
+  e.begin_round();
+  { e.sync(ok) } -> std::same_as<bool>;
+  e.signal(peer, Leg::start);
+  { e.wait(peer, Leg::start) } -> std::same_as<bool>;
+  { e.staging(n) } -> std::same_as<Buffer>;
+  { e.staging_bytes() } -> std::same_as<std::size_t>;
+  { e.inputs(buffer) } -> std::same_as<Buffer>;
+  { e.outputs(buffer) } -> std::same_as<Buffer>;
+  e.copy(to, from, n);
+  { e.fetch(to, peer, from, n, Reach::mapped) } -> std::same_as<bool>;
+};
+
+}  // namespace allfold

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace allfold {
+
+/// Who a rank is and where it meets the others: what a launcher tells each process. Filled by `environment()`
+/// (spawn/bootstrap.hpp) from torchrun's, Open MPI's, MPICH's or SLURM's variables, by `launch()`, or by hand.
+struct Environment {
+  /// This rank, 0 to world_size - 1, and the number of ranks of the job.
+  int rank = 0;
+  int world_size = 1;
+  /// This rank's index among the ranks of its host, and how many they are.
+  int local_rank = 0;
+  int local_world_size = 1;
+  /// Where rank 0 serves a TcpStore: a host name or an IPv4 or IPv6 address, and a port.
+  std::string meeting_host = "127.0.0.1";
+  std::uint16_t meeting_port = 29500;
+  /// The directory of a FileStore.
+  std::string meeting_directory;
+  /// Set by `launch()`: the listening socket that rank 0's TcpStore serves instead of opening one. The receiver
+  /// duplicates it; the launcher owns it.
+  int listening_socket = -1;
+  /// Distinguishes jobs that meet at the same point; part of every key.
+  std::string job = "allfold";
+};
+
+}  // namespace allfold

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <allfold/base/config.hpp>
+#include <allfold/memory/call_record.hpp>
+#include <allfold/memory/signal.hpp>
+
+namespace allfold {
+
+/// The call that a rank is in, for its peers. `signal` is stored last and with release; the rest is read only by
+/// who has seen in it an epoch that cannot end without him.
+struct alignas(cache_line_bytes) PublishedCall {
+  std::uint64_t signal = 0;
+  const void* in = nullptr;
+  void* out = nullptr;
+  CallRecord record;
+};
+
+/// One packet of CPU ranks: a line that carries the signal, and as much data as moves well before the next signal.
+/// Data that fits beside the signal travels in the same cache line.
+struct alignas(cache_line_bytes) HostPacket {
+  static constexpr std::size_t payload_bytes = 4096;
+  static constexpr std::size_t inline_bytes = cache_line_bytes - sizeof(std::uint64_t);
+
+  std::uint64_t signal;
+  unsigned char beside[inline_bytes];
+  unsigned char payload[payload_bytes];
+
+  /// Where `bytes` of data lie.
+  unsigned char* data(std::size_t bytes) noexcept { return bytes <= inline_bytes ? beside : payload; }
+};
+
+/// One padded signal word.
+struct alignas(cache_line_bytes) SignalLine {
+  std::uint64_t word;
+};
+
+/// Where things lie in one rank's part of a channel's memory. The same on every rank.
+struct ChannelLayout {
+  int world_size = 1;
+  int blocks = 1;
+  std::size_t packets_offset = 0;
+  int packets = 0;  ///< of one epoch parity and one stage
+  std::size_t staging_offset = 0;
+  std::size_t staging_bytes = 0;
+  std::size_t bytes = 0;  ///< of the whole part
+
+  static ChannelLayout of(int world_size, int blocks, int packets, std::size_t staging_bytes) noexcept {
+    ChannelLayout layout{.world_size = world_size, .blocks = blocks, .packets = packets, .staging_bytes = staging_bytes};
+    const std::size_t pads = sizeof(SignalLine) * static_cast<std::size_t>(blocks * leg_count * world_size);
+    layout.packets_offset = page_up(2 * sizeof(PublishedCall) + pads);
+    layout.staging_offset =
+        page_up(layout.packets_offset + sizeof(HostPacket) * static_cast<std::size_t>(2 * stage_count * packets));
+    layout.bytes = page_up(layout.staging_offset + staging_bytes);
+    return layout;
+  }
+
+ private:
+  static constexpr std::size_t page_up(std::size_t n) noexcept { return (n + 4095) & ~std::size_t{4095}; }
+};
+
+/// One rank's view of a channel: every rank's pads, packets and staging memory. Trivially copyable.
+struct ChannelView {
+  ChannelLayout layout;
+  int rank = 0;
+  char* part[max_window_ranks] = {};  ///< [rank] where this process sees that rank's part
+
+  /// The call of `rank` that all ranks take part in, or (group) that a subset does.
+  PublishedCall& published(int of, bool group) const noexcept {
+    return reinterpret_cast<PublishedCall*>(part[of])[group ? 1 : 0];
+  }
+
+  /// The word in `to`'s pad that `from` writes.
+  std::uint64_t* signal(int to, int block, Leg leg, int from) const noexcept {
+    auto* lines = reinterpret_cast<SignalLine*>(part[to] + 2 * sizeof(PublishedCall));
+    return &lines[(block * leg_count + static_cast<int>(leg)) * layout.world_size + from].word;
+  }
+
+  /// Packet `index` that `of` posts. Epochs take turns between two sets: a rank that posts in epoch e + 2 has seen
+  /// every peer enter e + 1, hence leave e.
+  HostPacket& packet(int of, std::uint32_t epoch, Stage stage, std::size_t index) const noexcept {
+    auto* packets = reinterpret_cast<HostPacket*>(part[of] + layout.packets_offset);
+    const std::size_t set = (epoch & 1U) * stage_count + static_cast<std::size_t>(stage);
+    return packets[set * static_cast<std::size_t>(layout.packets) + index];
+  }
+
+  void* staging(int of) const noexcept { return part[of] + layout.staging_offset; }
+
+  /// Staging memory as a buffer that begins `offset` bytes into every rank's.
+  Buffer staging_buffer(std::size_t offset) const noexcept {
+    Buffer buffer;
+    for (int r = 0; r < layout.world_size; ++r) buffer.at[r] = static_cast<char*>(staging(r)) + offset;
+    buffer.reach = Reach::mapped;
+    return buffer;
+  }
+};
+
+}  // namespace allfold

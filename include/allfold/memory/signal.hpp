@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <allfold/base/config.hpp>
+
+namespace allfold {
+
+/// A signal is one 64-bit word: the epoch in the high half, the tag of the sender's call in the low one. Epochs of a
+/// channel only grow, so a pad is never cleared; the tag turns ranks that call different things into an error.
+ALLFOLD_HD constexpr std::uint64_t make_signal(std::uint32_t epoch, std::uint32_t tag) noexcept {
+  return static_cast<std::uint64_t>(epoch) << 32 | tag;
+}
+
+enum class Arrival : std::uint8_t { not_yet, here, mismatched };
+
+/// What `seen` in a pad means to a rank that waits for `expected`. Epochs are compared by their difference, so that
+/// they may wrap around. A peer ahead of us has passed this meeting, which it cannot unless our tags agreed.
+ALLFOLD_HD constexpr Arrival arrival(std::uint64_t seen, std::uint64_t expected) noexcept {
+  if (seen == expected) return Arrival::here;
+  const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(seen >> 32) -
+                                               static_cast<std::uint32_t>(expected >> 32));
+  if (ahead == 0) return Arrival::mismatched;
+  return ahead > 0 ? Arrival::here : Arrival::not_yet;
+}
+
+/// The meetings of one collective: each has signals of its own, so that a fast rank cannot be taken for a slow one.
+enum class Leg : std::uint8_t {
+  start,   ///< inputs may be read
+  folded,  ///< partial results may be read
+  done,    ///< nobody reads my memory any more
+  group,   ///< barriers among a subset of ranks
+};
+inline constexpr int leg_count = 4;
+
+/// The rounds of packets of one collective.
+enum class Stage : std::uint8_t { inputs, results };
+inline constexpr int stage_count = 2;
+
+}  // namespace allfold

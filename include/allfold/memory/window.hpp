@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <allfold/base/config.hpp>
+
+namespace allfold {
+
+/// A set of ranks, one bit each.
+using RankMask = std::uint32_t;
+
+/// Every rank of a world of `world_size`.
+ALLFOLD_HD constexpr RankMask all_ranks(int world_size) noexcept {
+  return static_cast<RankMask>((std::uint64_t{1} << world_size) - 1);
+}
+
+ALLFOLD_HD constexpr RankMask only_rank(int rank) noexcept { return RankMask{1} << rank; }
+
+ALLFOLD_HD constexpr bool has_rank(RankMask mask, int rank) noexcept { return (mask >> rank & 1U) != 0; }
+
+/// How a rank gets at a buffer of its peers.
+enum class Reach : std::uint8_t {
+  own,        ///< not at all: only the rank's own part is used
+  mapped,     ///< by loads and stores: symmetric memory
+  published,  ///< peers say where it is when the call starts; it is read, never written, from outside
+};
+
+/// One buffer of a collective, on every rank. Trivially copyable: it is passed to kernels by value.
+struct Buffer {
+  void* at[max_window_ranks] = {};  ///< [rank]; an address of this process where `mapped`, else of the rank's
+  Reach reach = Reach::own;
+};
+
+/// All ranks' mapped view of one symmetric allocation.
+struct Window {
+  void* at[max_window_ranks] = {};  ///< [rank] where this process sees that rank's part
+  std::size_t bytes = 0;            ///< of each part
+  std::uint64_t serial = 0;         ///< the same on every rank, and no other window's
+
+  /// The buffer that begins `offset` bytes into every rank's part.
+  Buffer buffer(std::size_t offset, int world_size) const noexcept {
+    Buffer result;
+    for (int r = 0; r < world_size; ++r) result.at[r] = static_cast<char*>(at[r]) + offset;
+    result.reach = Reach::mapped;
+    return result;
+  }
+};
+
+}  // namespace allfold

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <optional>
+
+#include <allfold/base/deadline.hpp>
+#include <allfold/policy/algorithm.hpp>
+
+namespace allfold {
+
+/// What holds for a communicator's whole life. Must be the same on every rank.
+struct Options {
+  /// How long a collective waits for its peers, unless its call says otherwise.
+  Duration timeout = std::chrono::seconds(300);
+  /// How long `create` waits for the other ranks.
+  Duration rendezvous_timeout = std::chrono::seconds(60);
+  /// Independent, ordered sequences of collectives; each has signal pads and staging memory of its own.
+  int channels = 1;
+  /// Staging memory of one rank and channel, in bytes: what a call on private buffers may pass through.
+  std::size_t buffer_bytes = std::size_t{10} << 20;
+  /// The executor's shape: blocks that work side by side, each of so many lanes. On CPU ranks a lane is a thread,
+  /// and one of one is what a rank that owns one core wants.
+  int blocks = 1;
+  int lanes = 1;
+};
+
+/// What holds for one call. Must be the same on every rank, but for the timeout.
+struct CallOptions {
+  int channel = 0;
+  /// Instead of Options::timeout.
+  std::optional<Duration> timeout;
+  /// Instead of the selector's choice. UsageError if it cannot run the call; would_choose() tells what can.
+  std::optional<Algorithm> algorithm;
+};
+
+}  // namespace allfold

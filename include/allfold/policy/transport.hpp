@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <allfold/policy/categories.hpp>
+#include <allfold/policy/identity.hpp>
+#include <allfold/policy/meeting.hpp>
+#include <allfold/policy/options.hpp>
+
+namespace allfold {
+
+/// Moves bytes between the ranks of a window.
+///
+///   name                                  a short text; ranks with different transports refuse each other
+///   max_world_size
+///   identity() -> Identity                what this rank says of itself
+///   refusal(identities) -> std::string    why it cannot serve these ranks; empty: it can. Alike on every rank
+///   connect(meeting, identities, options) maps control memory and channels; proves that bytes arrive at every rank
+///   allocate(meeting, bytes) -> allocation_type
+///       symmetric memory: a shared pointer that frees it, to something with `data()` and `window()`
+///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window; offset}
+///   publishes() -> bool                   whether peers can read any memory whose address they are told
+///   packet_bytes() -> std::size_t         the longest vector that travels in packets
+///   staging_bytes() -> std::size_t        staging memory of one rank and channel
+///   channel(i) -> channel_type&           what `launch_all_reduce` and `launch_barrier` take, which are found by
+///                                         argument-dependent lookup
+///   failure()                             optional<Failure>: why the communicator ended, on whatever rank
+///   leave()                               tells peers that this rank destroys its communicator; noexcept
+template <class T>
+concept transport_policy =
+    policy_of<T, transport_tag> && requires(T& transport, const T& constant, Meeting& meeting, const Options& options,
+                                            std::span<const Identity> ranks, const void* pointer, std::size_t bytes) {
+      typename T::channel_type;
+      typename T::allocation_type;
+      { T::name } -> std::convertible_to<std::string_view>;
+      { T::max_world_size } -> std::convertible_to<int>;
+      { constant.identity() } -> std::same_as<Identity>;
+      { constant.refusal(ranks) } -> std::same_as<std::string>;
+      transport.connect(meeting, ranks, options);
+      { transport.allocate(meeting, bytes) } -> std::same_as<typename T::allocation_type>;
+      constant.find(pointer, bytes);
+      { constant.publishes() } -> std::same_as<bool>;
+      { constant.packet_bytes() } -> std::same_as<std::size_t>;
+      { constant.staging_bytes() } -> std::same_as<std::size_t>;
+      { transport.channel(0) } -> std::same_as<typename T::channel_type&>;
+      constant.failure();
+      { transport.leave() } noexcept;
+    };
+
+}  // namespace allfold
