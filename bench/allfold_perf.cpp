@@ -29,7 +29,9 @@ void run_rank(const allfold::Environment& environment, const bench::Plan& plan, 
   if (!first) return;
   report.print_summary();
   report.write_files();
-  if (!plan.tune_file.empty()) bench::write_file(plan.tune_file, bench::tuned_table(report.rows(), environment.world_size));
+  if (!plan.tune_file.empty()) {
+    bench::write_file(plan.tune_file, bench::tuned_table(report.rows(), plan, environment.world_size));
+  }
   if (!report.all_correct()) throw std::runtime_error("allfold_perf: some results are wrong");
 }
 

@@ -151,8 +151,8 @@ class SubjectOf final : public Subject {
   bool whole_numbers_;
   PrivateMemory<T> private_in_;
   PrivateMemory<T> private_out_;
-  std::optional<allfold::SymmetricBuffer<T>> symmetric_in_;
-  std::optional<allfold::SymmetricBuffer<T>> symmetric_out_;
+  std::optional<Comm::buffer_type<T>> symmetric_in_;
+  std::optional<Comm::buffer_type<T>> symmetric_out_;
 };
 
 /// Collective: symmetric memory is allocated.

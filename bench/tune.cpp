@@ -7,6 +7,9 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <utility>
+
+#include <allfold/select/tuned.hpp>
 
 namespace bench {
 namespace {
@@ -28,9 +31,9 @@ std::vector<Step> best_steps(const std::vector<Row>& rows, Buffers buffers) {
   std::map<std::size_t, std::array<double, algorithm_count>> log_times;
   for (const Row& row : rows) {
     if (row.buffers != buffers || !row.correct) continue;
-    auto& times = log_times.try_emplace(row.bytes).first->second;
-    if (std::all_of(times.begin(), times.end(), [](double t) { return t == 0; })) times.fill(impossible);
-    times[static_cast<std::size_t>(row.algorithm)] = std::log(row.us);
+    const auto [at, is_new] = log_times.try_emplace(row.bytes);
+    if (is_new) at->second.fill(impossible);
+    at->second[static_cast<std::size_t>(row.algorithm)] = std::log(row.us);
   }
   std::vector<Stage> stages;
   for (const auto& [bytes, times] : log_times) {
@@ -59,6 +62,20 @@ std::vector<Step> best_steps(const std::vector<Row>& rows, Buffers buffers) {
   }
   std::reverse(steps.begin(), steps.end());
   return steps;
+}
+
+std::string tuned_table(const std::vector<Row>& rows, const Plan& plan, int world_size) {
+  std::vector<allfold::TuningRow> table;
+  for (const Buffers buffers : {Buffers::symmetric, Buffers::private_memory}) {
+    const std::vector<Step> steps = best_steps(rows, buffers);
+    for (const Step& step : steps) {
+      table.push_back({.world_size = world_size,
+                       .symmetric = buffers == Buffers::symmetric,
+                       .up_to_bytes = &step == &steps.back() ? allfold::unlimited_bytes : step.max_bytes,
+                       .algorithm = step.algorithm});
+    }
+  }
+  return allfold::TunedSelector(std::move(table)).to_text(plan.command_line);
 }
 
 }  // namespace bench

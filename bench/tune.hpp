@@ -24,6 +24,6 @@ struct Step {
 std::vector<Step> best_steps(const std::vector<Row>& rows, Buffers buffers);
 
 /// A table for TunedSelector, as text. The last step of each kind holds for every larger size.
-std::string tuned_table(const std::vector<Row>& rows, int world_size);
+std::string tuned_table(const std::vector<Row>& rows, const Plan& plan, int world_size);
 
 }  // namespace bench

@@ -13,18 +13,22 @@
 
 namespace {
 
+using allfold::Algorithm;
+using allfold::AlgorithmSet;
+
 /// Packets while a message is short, two shots after that.
 class ShortOrLong {
  public:
   using policy_category = allfold::selector_tag;
-  static constexpr allfold::AlgorithmSet candidates =
-      allfold::AlgorithmSet::of(allfold::Algorithm::one_shot_packet) | allfold::AlgorithmSet::of(allfold::Algorithm::two_shot);
+  static constexpr allfold::AlgorithmSet candidates = AlgorithmSet::of(Algorithm::one_shot_packet) |
+                                                      AlgorithmSet::of(Algorithm::two_shot) |
+                                                      AlgorithmSet::of(Algorithm::none);
 
   explicit ShortOrLong(std::size_t short_bytes = 4096) : short_bytes_(short_bytes) {}
 
-  allfold::Algorithm select(const allfold::SelectionQuery& query) const {
-    const auto wanted = query.bytes <= short_bytes_ ? allfold::Algorithm::one_shot_packet : allfold::Algorithm::two_shot;
-    return query.possible.contains(wanted) ? wanted : allfold::Algorithm::none;
+  Algorithm select(const allfold::SelectionQuery& query) const {
+    const Algorithm wanted = query.bytes <= short_bytes_ ? Algorithm::one_shot_packet : Algorithm::two_shot;
+    return query.possible.contains(wanted) ? wanted : Algorithm::none;
   }
 
  private:
@@ -35,10 +39,10 @@ static_assert(allfold::selector_policy<ShortOrLong>);
 using Comm = allfold::Communicator<ShortOrLong>;
 
 /// Folds `count` integers and tells which algorithm did it. @throws std::runtime_error if the sum is wrong.
-allfold::Algorithm fold(Comm& comm, std::size_t count) {
+Algorithm fold(Comm& comm, std::size_t count) {
   auto x = comm.allocate<int>(count);
   std::iota(x.begin(), x.end(), comm.rank());
-  const allfold::Algorithm algorithm = comm.would_choose(x.span(), x.span());
+  const Algorithm algorithm = comm.would_choose(x.span(), x.span());
   comm.all_reduce(x.span(), allfold::sum);
   const int world_size = comm.world_size();
   for (std::size_t i = 0; i < count; ++i) {
@@ -55,8 +59,8 @@ int main() {
   allfold::launch(3, [](const allfold::Environment& environment) {
     auto comm = Comm::create(environment, ShortOrLong(1024));
     for (const std::size_t count : {std::size_t{100}, std::size_t{100'000}}) {
-      const allfold::Algorithm algorithm = fold(comm, count);
-      const bool expected = algorithm == (count == 100 ? allfold::Algorithm::one_shot_packet : allfold::Algorithm::two_shot);
+      const Algorithm algorithm = fold(comm, count);
+      const bool expected = algorithm == (count == 100 ? Algorithm::one_shot_packet : Algorithm::two_shot);
       if (!expected) throw std::runtime_error("foreign_selector: the communicator did not ask the selector");
       if (comm.rank() == 0) std::printf("%zu integers: %s\n", count, name(algorithm).data());
     }

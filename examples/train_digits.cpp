@@ -138,7 +138,7 @@ class Trainer {
   Comm& comm_;
   digits::Recipe recipe_;
   digits::Split data_;
-  allfold::SymmetricBuffer<float> gradient_;
+  Comm::buffer_type<float> gradient_;
 };
 
 std::uint64_t checksum(const std::vector<std::uint32_t>& words) {

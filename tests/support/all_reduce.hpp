@@ -5,12 +5,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
 
 #include <allfold/base/config.hpp>
+#include <allfold/base/error.hpp>
+#include <allfold/policy/options.hpp>
 
 #include <support/oracle.hpp>
 #include <support/ranks.hpp>
@@ -118,6 +122,8 @@ void check_all_reduce(Comm& comm, const Op& op, const Fields<T>& fields, std::si
     } else {
       comm.all_reduce(in, out, op, options);
     }
+  } catch (const allfold::UsageError&) {
+    throw;
   } catch (const std::exception& error) {
     throw_failure(head + error.what(), __FILE__, __LINE__);
   }

@@ -29,8 +29,7 @@ ALLFOLD_COLD inline std::optional<long long> integer_variable(const char* name, 
   const char* const end = text->data() + text->size();
   const auto [stop, error] = std::from_chars(text->data(), end, number);
   if (error != std::errc() || stop != end || number < low || number > high) {
-    throw UsageError("environment",
-                     {name, " is \"", *text, "\"; expected a whole number from ", low, " to ", high});
+    throw UsageError("environment", {name, " is \"", *text, "\"; expected a whole number from ", low, " to ", high});
   }
   return number;
 }

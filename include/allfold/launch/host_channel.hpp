@@ -55,7 +55,8 @@ class HostChannel {
     return std::nullopt;
   }
 
-  const ChannelView& view() const noexcept { return view_; }
+  /// What `rank` called last, for messages: among all ranks, or in a group.
+  CallRecord call_of(int rank, bool group) const noexcept { return view_.published(rank, group).record; }
   /// How many collectives this rank has entered on the channel.
   std::uint32_t sequence() const noexcept { return sequence_; }
 

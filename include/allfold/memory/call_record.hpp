@@ -38,8 +38,8 @@ struct CallRecord {
   std::uint64_t type = 0;       ///< type_identity
   std::uint64_t reduction = 0;  ///< operator_identity
   std::uint64_t count = 0;
-  Placement in;
-  Placement out;
+  Placement in{};
+  Placement out{};
   char type_name[24] = {};
   char reduction_name[24] = {};
 
@@ -82,10 +82,8 @@ struct CallRecord {
 
 /// Copies a name into a record's field; a longer one is cut.
 template <std::size_t Size>
-void copy_name(char (&field)[Size], std::string_view text) noexcept {
-  const std::size_t length = text.size() < Size - 1 ? text.size() : Size - 1;
-  __builtin_memcpy(field, text.data(), length);
-  __builtin_memset(field + length, 0, Size - length);
+constexpr void copy_name(char (&field)[Size], std::string_view text) noexcept {
+  for (std::size_t i = 0; i < Size; ++i) field[i] = i < text.size() && i + 1 < Size ? text[i] : '\0';
 }
 
 }  // namespace allfold

@@ -16,9 +16,9 @@ namespace allfold {
 /// What collectives move and reduce: any trivially copyable object type that is no pointer, no array and not
 /// const. The ranks see its bytes.
 template <class T>
-concept element = std::is_object_v<T> && std::is_trivially_copyable_v<T> && std::copyable<T> &&
-                  !std::is_const_v<T> && !std::is_volatile_v<T> && !std::is_pointer_v<T> &&
-                  !std::is_member_pointer_v<T> && !std::is_null_pointer_v<T> && !std::is_array_v<T>;
+concept element = std::is_object_v<T> && std::is_trivially_copyable_v<T> && std::copyable<T> && !std::is_const_v<T> &&
+                  !std::is_volatile_v<T> && !std::is_pointer_v<T> && !std::is_member_pointer_v<T> &&
+                  !std::is_null_pointer_v<T> && !std::is_array_v<T>;
 
 /// How elements of T are folded. Specialize it for a narrow type of your own:
 /// - `accumulator`: the type in which operands are combined;

@@ -65,7 +65,7 @@ struct Sum {
   template <class A>
   ALLFOLD_HD constexpr A operator()(A a, A b) const noexcept {
     if constexpr (std::is_same_v<A, bool>) {
-      return a || b;
+      return a | b;
     } else if constexpr (std::is_integral_v<A>) {
       using U = detail::wrapping_type<A>;
       return static_cast<A>(static_cast<U>(a) + static_cast<U>(b));
@@ -82,7 +82,7 @@ struct Product {
   template <class A>
   ALLFOLD_HD constexpr A operator()(A a, A b) const noexcept {
     if constexpr (std::is_same_v<A, bool>) {
-      return a && b;
+      return a & b;
     } else if constexpr (std::is_integral_v<A>) {
       using U = detail::wrapping_type<A>;
       return static_cast<A>(static_cast<U>(a) * static_cast<U>(b));

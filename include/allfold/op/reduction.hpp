@@ -46,15 +46,25 @@ template <class Op, class... Others>
 inline constexpr bool is_any_of = (std::is_same_v<Op, Others> || ...);
 
 template <class A>
-concept adds = requires(const A& a) { { a + a } -> std::convertible_to<A>; };
+concept adds = requires(const A& a) {
+  { a + a } -> std::convertible_to<A>;
+};
 template <class A>
-concept multiplies = requires(const A& a) { { a * a } -> std::convertible_to<A>; };
+concept multiplies = requires(const A& a) {
+  { a* a } -> std::convertible_to<A>;
+};
 template <class A>
-concept divides_by_int = requires(const A& a, int n) { { a / n } -> std::convertible_to<A>; };
+concept divides_by_int = requires(const A& a, int n) {
+  { a / n } -> std::convertible_to<A>;
+};
 template <class A>
-concept orders = requires(const A& a) { { a < a } -> std::convertible_to<bool>; };
+concept orders = requires(const A& a) {
+  { a < a } -> std::convertible_to<bool>;
+};
 template <class A, class S>
-concept multiplies_by = requires(const A& a, const S& factor) { { a * factor } -> std::convertible_to<A>; };
+concept multiplies_by = requires(const A& a, const S& factor) {
+  { a* factor } -> std::convertible_to<A>;
+};
 
 /// Why an operator does not reduce a type; check_reduction has a sentence for each.
 enum class Refusal {
@@ -160,9 +170,10 @@ constexpr void check_reduction() noexcept {
                 "allfold: premul_sum needs a factor of an arithmetic type; write premul_sum(0.5F) or premul_sum(2)");
   static_assert(why != Refusal::premul_fraction,
                 "allfold: premul_sum of integers needs a whole factor; write premul_sum(2), or reduce floats");
-  static_assert(why != Refusal::premul,
-                "allfold: premul_sum needs `T operator+(T, T)` and `T operator*(T, factor)` of the element type; define "
-                "them, or scale the data and use allfold::sum");
+  static_assert(
+      why != Refusal::premul,
+      "allfold: premul_sum needs `T operator+(T, T)` and `T operator*(T, factor)` of the element type; define "
+      "them, or scale the data and use allfold::sum");
   static_assert(why != Refusal::functor,
                 "allfold: this operator does not combine two elements; expected a built-in one such as allfold::sum, "
                 "or a callable `T op(T, T)` whose call operator is const");

@@ -29,9 +29,9 @@ struct Options {
 struct CallOptions {
   int channel = 0;
   /// Instead of Options::timeout.
-  std::optional<Duration> timeout;
+  std::optional<Duration> timeout{};
   /// Instead of the selector's choice. UsageError if it cannot run the call; would_choose() tells what can.
-  std::optional<Algorithm> algorithm;
+  std::optional<Algorithm> algorithm{};
 };
 
 }  // namespace allfold

@@ -30,10 +30,10 @@ ALLFOLD_COLD inline std::string gather_key(std::string_view key, int rank) { ret
   }
   if (missing < 0) {
     throw TimeoutError(where, -1, {"the store was slow to answer for key ", quoted(key), "; expected all ranks within ",
-                                   milliseconds(timeout), " ms; try a longer deadline"});
+                                   whole_ms(timeout), " ms; try a longer deadline"});
   }
   throw TimeoutError(where, missing, {"rank ", missing, " did not arrive at key ", quoted(key), "; expected it within ",
-                                      milliseconds(timeout), " ms; try a longer deadline, or see why that rank is late"});
+                                      whole_ms(timeout), " ms; try a longer deadline, or see why that rank is late"});
 }
 
 /// store_all_gather on plain bytes: `out` is [world_size * bytes].

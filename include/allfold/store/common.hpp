@@ -44,6 +44,9 @@ ALLFOLD_COLD inline std::string quoted(std::span<const std::string> keys) {
   return out;
 }
 
+/// A timeout for a message, in milliseconds; rounded up, for some of it has passed already.
+constexpr long long whole_ms(Duration timeout) { return milliseconds(timeout + std::chrono::nanoseconds(999999)); }
+
 /// How `add_decimal` ended.
 enum class Sum : std::uint8_t { ok, not_a_number, overflow };
 
@@ -75,7 +78,7 @@ inline Sum add_decimal(std::string_view text, std::int64_t n, std::int64_t& sum)
 }
 
 [[noreturn]] ALLFOLD_COLD inline void throw_key_missing(const Where& where, std::string_view key, Duration timeout) {
-  throw TimeoutError(where, -1, {"key ", quoted(key), " did not appear; expected it within ", milliseconds(timeout),
+  throw TimeoutError(where, -1, {"key ", quoted(key), " did not appear; expected it within ", whole_ms(timeout),
                                  " ms, got none; try a longer deadline, or see why the rank that sets it is late"});
 }
 

@@ -178,7 +178,7 @@ class FileStore {
         if (errno != EWOULDBLOCK && errno != EINTR) fail(operation, errno, "lock", path);
         if (deadline.expired()) {
           throw TimeoutError(operation, -1, {"another writer holds ", path, "; expected it within ",
-                                             milliseconds(timeout), " ms; try a longer deadline"});
+                                             detail::whole_ms(timeout), " ms; try a longer deadline"});
         }
       }
     }

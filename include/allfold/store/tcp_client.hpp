@@ -48,11 +48,11 @@ class TcpClient {
         if (try_address(address, deadline, problem, stranger)) return;
         retry = retry || stranger.empty();
       }
-      if (!retry) throw PeerError(where("connect"), 0, {stranger, "; expected a TcpStore's server; try another port"});
+      if (!retry) throw PeerError(where("TcpStore"), 0, {stranger, "; expected a TcpStore's server; try another port"});
       if (deadline.expired()) {
-        throw TimeoutError(where("connect"), 0,
+        throw TimeoutError(where("TcpStore"), 0,
                            {"cannot reach the store's server at ", peer_.host, " port ", int{peer_.port}, " (", problem,
-                            "); expected rank 0 to serve there within ", milliseconds(timeout),
+                            "); expected rank 0 to serve there within ", whole_ms(timeout),
                             " ms; try a longer deadline, or an address of rank 0's host"});
       }
     }
@@ -118,10 +118,7 @@ class TcpClient {
     bool& taken;
   };
 
-  Where where(const char* operation) const { return {operation_name(operation), peer_.rank, peer_.world_size}; }
-  static std::string_view operation_name(const char* operation) noexcept {
-    return operation == std::string_view("connect") ? std::string_view("TcpStore") : std::string_view(operation);
-  }
+  Where where(const char* operation) const { return {operation, peer_.rank, peer_.world_size}; }
 
   /// Waits for `events` on the socket without the lock; false if the deadline passed.
   bool ready(short events, std::unique_lock<std::mutex>& lock, Deadline deadline) {
@@ -148,7 +145,7 @@ class TcpClient {
       if (n >= 0) {
         out_.take(static_cast<std::size_t>(n));
       } else if (errno == EAGAIN) {
-        if (ready(POLLOUT, lock, deadline)) continue;
+        if (receiving_ ? ready(POLLOUT, lock, deadline) : receive_to_send(lock, deadline)) continue;
         if (out_.size() >= frame.size()) out_.drop_back(frame.size());  // none of it has left
         return false;
       } else if (errno != EINTR) {
@@ -156,6 +153,14 @@ class TcpClient {
       }
     }
     return broken_.empty();
+  }
+
+  /// The server takes no more before it is rid of replies, so somebody has to take those.
+  bool receive_to_send(std::unique_lock<std::mutex>& lock, Deadline deadline) {
+    const Turn turn(*this, receiving_);
+    if (!read_some()) return !broken_.empty() || ready(POLLIN | POLLOUT, lock, deadline);
+    dispatch();
+    return true;
   }
 
   bool receive(Pending& mine, std::unique_lock<std::mutex>& lock, Deadline deadline) {
@@ -232,7 +237,7 @@ class TcpClient {
     // A packet may have met a host that was not up yet: a fresh attempt finds out sooner than the kernel's.
     socket_ = connect_to(address, deadline.sooner(Deadline::after(std::chrono::seconds(5))), number);
     stranger.clear();
-    in_ = TcpBuffer();
+    in_ = out_ = TcpBuffer();
     broken_.clear();
     if (!socket_) {
       problem = concat({address.text(), ": ", std::strerror(number)});
@@ -256,7 +261,7 @@ class TcpClient {
         return false;
       }
       if (frame.status == Status::refused_full) {
-        throw PeerError(where("connect"), 0, {"the store's server at ", address.text(), " has no place left; expected at most ",
+        throw PeerError(where("TcpStore"), 0, {"the store's server at ", address.text(), " has no place left; expected at most ",
                                               frame.payload, " clients; try a larger TcpStoreLimits::clients"});
       }
       if (frame.status == Status::refused_secret) throw_secret(address);
@@ -268,6 +273,7 @@ class TcpClient {
           return false;
         }
         server_nonce = payload.substr(tcp_magic.size());
+        problem = concat({address.text(), ": it takes no hello"});
         if (!send(encode_hello(peer_.secret, server_nonce, nonce), lock, deadline)) return false;
       } else {
         TcpReader reader{payload};
@@ -282,7 +288,7 @@ class TcpClient {
   }
 
   [[noreturn]] ALLFOLD_COLD void throw_secret(const TcpAddress& address) const {
-    throw UsageError(where("connect"), {"the store's server at ", address.text(), " has another secret; expected the same "
+    throw UsageError(where("TcpStore"), {"the store's server at ", address.text(), " has another secret; expected the same "
                                         "TcpStoreOptions::secret on all ranks"});
   }
 
@@ -310,11 +316,11 @@ class TcpClient {
     if (op == TcpOp::wait) {
       const std::vector<std::string> keys(texts.begin(), texts.end());
       throw TimeoutError(where(operation), -1,
-                         {"not all keys appeared of ", quoted(keys), "; expected them within ", milliseconds(timeout),
+                         {"not all keys appeared of ", quoted(keys), "; expected them within ", whole_ms(timeout),
                           " ms; try a longer deadline, or see why the rank that sets them is late"});
     }
     throw TimeoutError(where(operation), 0, {"the store's server did not answer; expected it within ",
-                                             milliseconds(timeout), " ms; it is unknown whether the call took effect"});
+                                             whole_ms(timeout), " ms; it is unknown whether the call took effect"});
   }
 
   [[noreturn]] ALLFOLD_COLD void throw_status(const char* operation, const Pending& reply, std::int64_t number,

@@ -8,7 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -63,13 +62,16 @@ struct TcpAddress {
     }
   }
 
+  /// The address in digits, without the port.
+  ALLFOLD_COLD std::string host() const {
+    char out[INET6_ADDRSTRLEN + 20] = "?";
+    ::getnameinfo(get(), bytes, out, sizeof out, nullptr, 0, NI_NUMERICHOST);
+    return out;
+  }
+
   ALLFOLD_COLD std::string text() const {
-    char out[INET6_ADDRSTRLEN] = "?";
-    const sockaddr_in a = v4();
-    const sockaddr_in6 b = v6();
-    const bool six = storage.ss_family == AF_INET6;
-    ::inet_ntop(storage.ss_family, six ? static_cast<const void*>(&b.sin6_addr) : &a.sin_addr, out, sizeof out);
-    return six ? concat({"[", out, "]:", int{port()}}) : concat({out, ":", int{port()}});
+    const std::string digits = host();
+    return storage.ss_family == AF_INET6 ? concat({"[", digits, "]:", int{port()}}) : concat({digits, ":", int{port()}});
   }
 };
 

@@ -24,9 +24,9 @@ struct AllReduceCall {
   const T* in = nullptr;
   T* out = nullptr;  ///< may be `in`
   /// How peers reach `in` and `out`; what they cannot reach (`own`) passes through staging memory.
-  Buffer inputs;
-  Buffer outputs;
-  MeshPlace mesh;
+  Buffer inputs{};
+  Buffer outputs{};
+  MeshPlace mesh{};
 };
 
 /// Walks over [0, count) in rounds of at most `limit` elements: `body(Range)` until it says false. A call without

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// allfold: collectives for C++ programs. This is the whole of it for CPU ranks; programs compiled by nvcc include
+/// allfold.cuh.
+
+#include <allfold/communicator.hpp>
+#include <allfold/op/operators.hpp>
+#include <allfold/policy/pick.hpp>
+#include <allfold/select/fixed.hpp>
+#include <allfold/select/threshold.hpp>
+#include <allfold/select/tuned.hpp>
+#include <allfold/spawn.hpp>
+#include <allfold/spawn/bootstrap.hpp>
+#include <allfold/store/all_gather.hpp>
+#include <allfold/store/file.hpp>
+#include <allfold/store/hash.hpp>
+#include <allfold/store/prefix.hpp>
+#include <allfold/store/tcp.hpp>
+#include <allfold/topology/fixed.hpp>
+#include <allfold/trace/null_tracer.hpp>
+#include <allfold/transport/shm.hpp>
+#include <allfold/version.hpp>
+
+namespace allfold {
+
+namespace detail {
+
+template <class... Ps>
+struct CommunicatorOf {
+  static_assert(CheckPack<Ps...>::ok);
+  using type = BasicCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, ShmTransport, Ps...>,
+                                 pick_t<topology_tag, FixedTopology, Ps...>, pick_t<selector_tag, TunedSelector, Ps...>,
+                                 pick_t<tracer_tag, NullTracer, Ps...>>;
+};
+
+}  // namespace detail
+
+/// A communicator with these policies, in any order, each optional: where ranks meet (a store), how bytes move
+/// (a transport), how ranks are linked (a topology), which algorithm runs at which size (a selector), and who is told
+/// of each collective (a tracer). A pack in another order is the same type.
+template <class... Policies>
+using Communicator = typename detail::CommunicatorOf<Policies...>::type;
+
+}  // namespace allfold

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <allfold/algo/symmetric/all_reduce.hpp>
+#include <allfold/failure_report.hpp>
+#include <allfold/op/reduction.hpp>
+#include <allfold/policy/pick.hpp>
+#include <allfold/rendezvous.hpp>
+#include <allfold/session.hpp>
+#include <allfold/symmetric_buffer.hpp>
+
+namespace allfold {
+
+/// Anything with `data()` and `size()` over elements: a span, vector, array, or SymmetricBuffer.
+template <class R>
+concept contiguous_elements = requires(R& range) {
+  { std::data(range) } -> std::convertible_to<const void*>;
+  { std::size(range) } -> std::convertible_to<std::size_t>;
+};
+
+template <class R>
+using element_of = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<R&>()))>>;
+
+/// What try_create gives: a communicator, or why there is none.
+template <class C>
+class Attempt {
+ public:
+  explicit Attempt(C&& communicator) : value_(std::move(communicator)) {}
+  explicit Attempt(const Error& error) : reason_(error.what()), code_(error.code()) {}
+
+  explicit operator bool() const noexcept { return value_.has_value(); }
+  C& value() { return *value_; }
+  C* operator->() { return &*value_; }
+  /// The message of the error that `create` would have thrown; empty if there is a communicator.
+  const std::string& reason() const noexcept { return reason_; }
+  ErrorCode code() const noexcept { return code_; }
+
+ private:
+  std::optional<C> value_;
+  std::string reason_;
+  ErrorCode code_{};
+};
+
+/// Collectives among the ranks of a job. `Communicator<Policies...>` (allfold.hpp) is how to name one.
+///
+/// One thread uses a communicator at a time. Every rank makes the same calls in the same order on a channel. A call
+/// that fails ends the communicator on every rank: each later call says why, until it is created again. Destroying it
+/// is no collective; a peer that still waits for this rank gets PeerError.
+template <store_policy Store, transport_policy Transport, topology_policy Topology, selector_policy Selector,
+          tracer_policy Tracer>
+class BasicCommunicator {
+ public:
+  using allocation_type = typename Transport::allocation_type;
+  template <class T>
+  using buffer_type = SymmetricBuffer<T, allocation_type>;
+
+  /// Meets the other ranks. `arguments`, in any order, each optional: an Options, and objects of the policies' types;
+  /// a store is taken by reference (then it must outlive the communicator) or by value.
+  /// Collective: every rank, with equal options.   Blocks until all ranks are there, or Options::rendezvous_timeout.
+  /// @throws UsageError, TimeoutError that names who did not come, MismatchError, PeerError, SystemError.
+  template <class... Arguments>
+  static BasicCommunicator create(const Environment& environment, Arguments&&... arguments) {
+    static_assert((known_argument<std::remove_cvref_t<Arguments>> && ...),
+                  "allfold: create takes an Environment, then Options and objects of the communicator's own policy types; "
+                  "name the policy among the template arguments of Communicator, or remove the argument");
+    const Options options = take_or_default<Options>(arguments...);
+    check_environment(environment, Transport::name, Transport::max_world_size);
+    check_options(Where("create", environment.rank, environment.world_size), options);
+    const Deadline deadline = Deadline::after(options.rendezvous_timeout);
+    return BasicCommunicator(environment, options, deadline, take_store(environment, deadline, arguments...),
+                             take_or_default<Transport>(arguments...), take_or_default<Topology>(arguments...),
+                             take_or_default<Selector>(arguments...), take_or_default<Tracer>(arguments...));
+  }
+
+  /// The same without a throw, so that a caller can fall back: to fewer ranks, or to another transport.
+  template <class... Arguments>
+  static Attempt<BasicCommunicator> try_create(const Environment& environment, Arguments&&... arguments) {
+    try {
+      return Attempt<BasicCommunicator>(create(environment, std::forward<Arguments>(arguments)...));
+    } catch (const Error& error) {
+      return Attempt<BasicCommunicator>(error);
+    }
+  }
+
+  BasicCommunicator(BasicCommunicator&&) noexcept = default;
+  BasicCommunicator& operator=(BasicCommunicator&& other) noexcept {
+    transport_.leave();
+    store_ = std::move(other.store_);
+    transport_ = std::move(other.transport_);
+    topology_ = std::move(other.topology_);
+    selector_ = std::move(other.selector_);
+    tracer_ = std::move(other.tracer_);
+    session_ = std::move(other.session_);
+    return *this;
+  }
+  ~BasicCommunicator() { transport_.leave(); }
+
+  int rank() const noexcept { return session_.rank; }
+  int world_size() const noexcept { return session_.world_size; }
+  /// How the ranks are linked, as the topology policy (or an override) says.
+  TopologyKind topology() const noexcept { return session_.topology; }
+  const Options& options() const noexcept { return session_.options; }
+  Transport& transport() noexcept { return transport_; }
+  Selector& selector() noexcept { return selector_; }
+  Tracer& tracer() noexcept { return tracer_; }
+
+  /// Throws what ended the communicator, if it has ended.
+  void status() { enter(session_.where("status")); }
+
+  /// Symmetric memory for `count` elements, zero at first.
+  /// Shape: [count] elements of T on every rank.   Collective: every rank, same count and T.
+  /// @throws SystemError without room for it, MismatchError, TimeoutError, PeerError.
+  template <element T>
+  buffer_type<T> allocate(std::size_t count) {
+    return buffer_type<T>(allocate_bytes(count, sizeof(T)), count);
+  }
+
+  /// Combines `inout` of all ranks, in ascending rank order, and gives the result to all.
+  /// Shape: [count] elements of T.   Collective: every rank, same count, T and operator.
+  /// Sync: blocks until this rank's result is there and no peer reads `inout` any more.
+  /// @throws UsageError; MismatchError; TimeoutError or PeerError that names the rank that did not arrive.
+  template <contiguous_elements Range, class Op>
+  void all_reduce(Range&& inout, Op op, const CallOptions& options = {}) {
+    all_reduce(inout, inout, op, options);
+  }
+
+  /// The same from `in` to `out`.
+  /// Shape: in, out: [count] elements of T; the same buffer, or disjoint.
+  template <contiguous_elements In, contiguous_elements Out, class Op>
+  void all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
+    using T = element_of<Out>;
+    static_assert(std::is_same_v<T, element_of<const In>>,
+                  "allfold: input and output of all_reduce have different element types; convert one of them first");
+    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(std::data(out))>>,
+                  "allfold: the output of all_reduce is const; pass a buffer that can be written");
+    check_reduction<Op, T>();
+    if constexpr (reduction_for<Op, T>) {
+      reduce(std::data(in), std::size(in), std::data(out), std::size(out), Reduction<Op, T>{op}, options);
+    }
+  }
+
+  /// The algorithm that all_reduce would take for these buffers; `none` is the fallback, two_shot in chunks.
+  template <contiguous_elements In, contiguous_elements Out>
+  Algorithm would_choose(const In& in, const Out& out) const {
+    using T = element_of<const In>;
+    const Located from = transport_.find(std::data(in), std::size(in) * sizeof(T));
+    const Located to = transport_.find(std::data(out), std::size(out) * sizeof(T));
+    return ask_selector(query(std::size(in) * sizeof(T), sizeof(T), from, to));
+  }
+
+  /// The same for `count` elements of T in private memory.
+  template <element T>
+  Algorithm would_choose(std::size_t count) const {
+    return ask_selector(query(count * sizeof(T), sizeof(T), {}, {}));
+  }
+
+  /// Returns when every rank has called it. @throws TimeoutError or PeerError that names the rank that has not.
+  void barrier(const CallOptions& options = {}) {
+    meet({.operation = Operation::barrier, .group = all_ranks(world_size())}, options);
+  }
+
+  /// The same among the ranks named, which alone call it, each with the same ranks.
+  void barrier(std::span<const int> ranks, const CallOptions& options = {}) {
+    meet({.operation = Operation::group_barrier, .group = group_mask(session_.where("barrier"), ranks, world_size())},
+         options);
+  }
+  void barrier(std::initializer_list<int> ranks, const CallOptions& options = {}) {
+    barrier(std::span<const int>(ranks.begin(), ranks.size()), options);
+  }
+
+ private:
+  using Located = decltype(std::declval<const Transport&>().find(nullptr, std::size_t{}));
+
+  /// A store of the communicator's own, or one that outlives it.
+  struct StoreHolder {
+    std::unique_ptr<Store> own;
+    Store* used = nullptr;
+  };
+
+  template <class A>
+  static constexpr bool known_argument =
+      std::is_same_v<A, Options> || std::is_same_v<A, Store> || std::is_same_v<A, Transport> ||
+      std::is_same_v<A, Topology> || std::is_same_v<A, Selector> || std::is_same_v<A, Tracer>;
+
+  template <class Wanted>
+  static Wanted take_or_default() {
+    static_assert(std::default_initializable<Wanted>,
+                  "allfold: this policy has no default constructor; pass an object of it to create");
+    return Wanted();
+  }
+  template <class Wanted, class First, class... Rest>
+  static Wanted take_or_default(First& first, Rest&... rest) {
+    if constexpr (std::is_same_v<std::remove_cv_t<First>, Wanted>) {
+      if constexpr (std::copy_constructible<Wanted>) {
+        return first;
+      } else {
+        return std::move(first);
+      }
+    } else {
+      return take_or_default<Wanted>(rest...);
+    }
+  }
+
+  static StoreHolder take_store(const Environment& environment, Deadline deadline) {
+    static_assert(connectable_store<Store>,
+                  "allfold: this store has no `static Store connect(const Environment&, Deadline)`; pass an object of it "
+                  "to create");
+    StoreHolder holder{std::make_unique<Store>(Store::connect(environment, deadline)), nullptr};
+    holder.used = holder.own.get();
+    return holder;
+  }
+  template <class First, class... Rest>
+  static StoreHolder take_store(const Environment& environment, Deadline deadline, First& first, Rest&... rest) {
+    if constexpr (std::is_same_v<First, Store>) {
+      return {nullptr, &first};
+    } else {
+      return take_store(environment, deadline, rest...);
+    }
+  }
+
+  BasicCommunicator(const Environment& environment, const Options& options, Deadline deadline, StoreHolder store,
+                    Transport transport, Topology topology, Selector selector, Tracer tracer)
+      : store_(std::move(store)),
+        transport_(std::move(transport)),
+        topology_(std::move(topology)),
+        selector_(std::move(selector)),
+        tracer_(std::move(tracer)) {
+    session_.rank = environment.rank;
+    session_.world_size = environment.world_size;
+    session_.options = options;
+    {
+      Rendezvous rendezvous(*store_.used, environment, deadline);
+      session_.store_prefix = rendezvous.prefix();
+      in_meeting("create", rendezvous.gather(), deadline, [&](Meeting& meeting) { find_peers(meeting); });
+    }
+    leave_store("create", deadline);
+  }
+
+  /// Runs `body(meeting)`; if it throws, the other ranks are told why.
+  template <class Body>
+  void in_meeting(std::string_view operation, StoreGather& gather, Deadline deadline, Body&& body) {
+    Meeting meeting(operation, rank(), world_size(), deadline, gather);
+    try {
+      body(meeting);
+      meeting.barrier("all ranks are ready");
+    } catch (const std::exception& error) {
+      gather.give_up(error.what());
+      throw;
+    }
+    gather.tidy();
+  }
+
+  /// Meets once more without the store. A rank that serves it cannot go away before the others have done with it.
+  void leave_store(std::string_view operation, Deadline deadline) {
+    const CallRecord record{.operation = Operation::barrier, .group = all_ranks(world_size())};
+    const std::optional<Failure> failure = launch_barrier(transport_.channel(0), record, deadline.remaining());
+    if (failure) fail(session_.where(operation), *failure);
+  }
+
+  void find_peers(Meeting& meeting) {
+    Introduction introduction{.identity = transport_.identity(),
+                              .buffer_bytes = options().buffer_bytes,
+                              .world_size = world_size(),
+                              .channels = options().channels,
+                              .blocks = options().blocks,
+                              .lanes = options().lanes};
+    copy_name(introduction.transport, Transport::name);
+    const std::vector<Introduction> all = meeting.all_gather("introductions", introduction);
+    check_introductions(meeting.where(), all);
+    std::vector<Identity> identities;
+    for (const Introduction& each : all) identities.push_back(each.identity);
+    if (const std::string refusal = transport_.refusal(identities); !refusal.empty()) {
+      throw UsageError(meeting.where(), {refusal});
+    }
+    transport_.connect(meeting, identities, options());
+    struct Found {
+      LinkMatrix links;
+      TopologyOverrides overrides;
+    };
+    const Found mine{topology_.links(std::span<const Identity>(identities)), TopologyOverrides::from_environment()};
+    const Found agreed = meeting.all_gather("topology", mine).front();
+    place_in_topology(session_, agreed.links, agreed.overrides);
+  }
+
+  allocation_type allocate_bytes(std::size_t count, std::size_t element_bytes) {
+    const Where where = session_.where("allocate");
+    enter(where);
+    std::size_t bytes = 0;
+    if (__builtin_mul_overflow(count, element_bytes, &bytes)) {
+      throw UsageError(where, {count, " elements of ", element_bytes, " bytes are more than an address space holds"});
+    }
+    const Deadline deadline = Deadline::after(options().timeout);
+    StoreGather gather(*store_.used, concat({session_.store_prefix, "/allocation ", session_.allocations++}), where,
+                       rank(), world_size(), deadline);
+    allocation_type allocation{};
+    in_meeting("allocate", gather, deadline, [&](Meeting& meeting) {
+      const std::vector<std::size_t> sizes = meeting.all_gather("sizes", bytes);
+      for (std::size_t r = 0; r < sizes.size(); ++r) {
+        if (sizes[r] == bytes) continue;
+        throw MismatchError(where, static_cast<int>(r),
+                            {"ranks disagree on the size; this rank allocates ", bytes, " bytes, rank ", r, " ", sizes[r],
+                             "; every rank must allocate as much"});
+      }
+      allocation = transport_.allocate(meeting, bytes == 0 ? element_bytes : bytes);
+    });
+    leave_store("allocate", deadline);
+    return allocation;
+  }
+
+  SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in, const Located& out) const noexcept {
+    return {.bytes = bytes,
+            .world_size = world_size(),
+            .topology = session_.topology,
+            .symmetric = in.window != nullptr && out.window != nullptr,
+            .aligned = ((bytes | in.offset | out.offset) & 15U) == 0,
+            .buffer_bytes = options().buffer_bytes,
+            .possible = possible_algorithms(session_, bytes, element_bytes, transport_.packet_bytes())};
+  }
+
+  Algorithm ask_selector(const SelectionQuery& query) const {
+    return session_.fast_path ? selector_.select(query) : Algorithm::none;
+  }
+
+  /// The algorithm of a call: what its options ask for, else the selector's choice.
+  Algorithm choose(const Where& where, const SelectionQuery& query, const CallOptions& options) const {
+    constexpr AlgorithmSet compiled = Selector::candidates;
+    const Algorithm chosen = options.algorithm ? *options.algorithm : ask_selector(query);
+    if (!compiled.contains(chosen) || !query.possible.contains(chosen)) {
+      throw_impossible(where, chosen, compiled.contains(chosen), query.bytes);
+    }
+    return chosen;
+  }
+
+  Buffer buffer_at(const Located& place) const noexcept {
+    if (place.window != nullptr) return place.window->buffer(place.offset, world_size());
+    Buffer buffer;
+    buffer.reach = transport_.publishes() ? Reach::published : Reach::own;
+    return buffer;
+  }
+
+  template <class R, class T = typename R::value_type>
+  void reduce(const T* in, std::size_t count, T* out, std::size_t out_count, const R& reduction,
+              const CallOptions& options) {
+    const Where where = session_.where("all_reduce");
+    enter(where);
+    check_buffers(where, in, count, out, out_count, sizeof(T));
+    auto& channel = channel_of(where, options);
+    const Located from = transport_.find(in, count * sizeof(T));
+    const Located to = transport_.find(out, count * sizeof(T));
+    const SelectionQuery asked = query(count * sizeof(T), sizeof(T), from, to);
+
+    CallRecord record = record_of<R>;
+    record.algorithm = choose(where, asked, options);
+    record.reduction = operator_identity(reduction.op);
+    record.count = count;
+    if (from.window != nullptr) record.in = {from.window->serial, from.offset};
+    if (to.window != nullptr) record.out = {to.window->serial, to.offset};
+    const AllReduceCall<R> call{.reduction = reduction,
+                                .count = count,
+                                .in = in,
+                                .out = out,
+                                .inputs = buffer_at(from),
+                                .outputs = buffer_at(to),
+                                .mesh = session_.mesh};
+    run(where, record, options, [&] {
+      return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record,
+                               options.timeout.value_or(session_.options.timeout));
+    }, sizeof(T));
+  }
+
+  /// What does not depend on the call's arguments.
+  template <class R>
+  static constexpr CallRecord record_of = [] {
+    CallRecord record;
+    record.operation = Operation::all_reduce;
+    record.type = type_identity<typename R::value_type>();
+    copy_name(record.type_name, type_name<typename R::value_type>());
+    copy_name(record.reduction_name, operator_name<decltype(R::op)>());
+    return record;
+  }();
+
+  void meet(const CallRecord& record, const CallOptions& options) {
+    const Where where = session_.where("barrier");
+    enter(where);
+    auto& channel = channel_of(where, options);
+    run(where, record, options, [&] {
+      return launch_barrier(channel, record, options.timeout.value_or(session_.options.timeout));
+    }, 0);
+  }
+
+  /// Runs a launch, traces it, and throws if it failed.
+  template <class Launch>
+  void run(const Where& where, const CallRecord& record, const CallOptions& options, Launch&& launch,
+           std::size_t element_bytes) {
+    TraceEvent event;
+    if constexpr (Tracer::enabled) event.begin = Clock::now();
+    const std::optional<Failure> failure = launch();
+    if constexpr (Tracer::enabled) {
+      event.end = Clock::now();
+      event.operation = name(record.operation);
+      event.type = record.type_name;
+      event.reduction = record.reduction_name;
+      event.count = record.count;
+      event.bytes = record.count * element_bytes;
+      event.algorithm = record.algorithm;
+      event.rank = rank();
+      event.world_size = world_size();
+      event.channel = options.channel;
+      event.sequence = transport_.channel(options.channel).sequence();
+      event.failed = failure.has_value();
+      tracer_.record(event);
+    }
+    if (failure) fail(where, *failure);
+  }
+
+  auto& channel_of(const Where& where, const CallOptions& options) {
+    if (options.channel < 0 || options.channel >= session_.options.channels) throw_bad_channel(where, options.channel);
+    return transport_.channel(options.channel);
+  }
+
+  /// Refuses to start on a communicator that has ended, here or on another rank.
+  void enter(const Where& where) {
+    if (session_.failed) throw_failure(where, *session_.failed);
+    if (const std::optional<Failure> failure = transport_.failure()) fail(where, *failure);
+  }
+
+  [[noreturn]] ALLFOLD_COLD void fail(const Where& where, const Failure& failure) {
+    auto& channel = transport_.channel(failure.channel);
+    FailureReport report{.failure = failure,
+                         .by_call = channel.call_of(failure.by, failure.group),
+                         .source_call = channel.call_of(failure.source, failure.group)};
+    session_.failed = report;
+    session_.failed->earlier = true;
+    throw_failure(where, report);
+  }
+
+  [[noreturn]] ALLFOLD_COLD void throw_bad_channel(const Where& where, int channel) const {
+    throw UsageError(where, {"channel ", channel, " does not exist; expected 0 to ", session_.options.channels - 1,
+                             "; ask for more with Options::channels"});
+  }
+
+  StoreHolder store_;
+  Transport transport_;
+  Topology topology_;
+  Selector selector_;
+  Tracer tracer_;
+  Session session_;
+};
+
+}  // namespace allfold

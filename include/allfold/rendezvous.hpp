@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <allfold/base/environment.hpp>
+#include <allfold/base/error.hpp>
+#include <allfold/policy/identity.hpp>
+#include <allfold/policy/meeting.hpp>
+#include <allfold/policy/options.hpp>
+#include <allfold/store/store_ref.hpp>
+
+namespace allfold {
+
+/// Exchanges through the store in which nobody waits for a rank that has failed: whoever fails leaves word why, and
+/// whoever waits looks for it.
+class StoreGather {
+ public:
+  StoreGather(StoreRef store, std::string prefix, Where where, int rank, int world_size, Deadline deadline)
+      : store_(store),
+        prefix_(std::move(prefix)),
+        where_(where),
+        deadline_(deadline),
+        timeout_(deadline.remaining()),
+        rank_(rank),
+        world_size_(world_size) {}
+
+  /// Every rank's bytes for `mine`, by rank.
+  std::vector<std::string> operator()(std::string_view step, std::string_view mine) {
+    const std::string name = concat({prefix_, "/", steps_++, "/"});
+    store_.set(concat({name, rank_}), mine, deadline_);
+    std::vector<std::string> all;
+    for (int r = 0; r < world_size_; ++r) all.push_back(r == rank_ ? std::string(mine) : get(name, r, step));
+    return all;
+  }
+
+  /// Leaves word why this rank fails, unless another was first. Never throws: the failure itself is on its way.
+  void give_up(std::string_view reason) noexcept {
+    if (told_) return;
+    try {
+      const Deadline soon = Deadline::after(std::chrono::seconds(2));
+      store_.compare_set(gave_up_key(), "", concat({rank_, " ", reason}), soon);
+    } catch (const std::exception&) {
+      // The store is gone as well: the others notice that themselves.
+    }
+  }
+
+  /// Removes this rank's values of all steps but the last, which others may still be reading.
+  void tidy() noexcept {
+    try {
+      for (int step = 0; step + 1 < steps_; ++step) {
+        store_.erase(concat({prefix_, "/", step, "/", rank_}), Deadline::after(std::chrono::seconds(2)));
+      }
+    } catch (const std::exception&) {
+      // Values left in a store harm nobody.
+    }
+  }
+
+ private:
+  std::string gave_up_key() const { return concat({prefix_, "/gave_up"}); }
+
+  std::string get(const std::string& name, int from, std::string_view step) {
+    for (;;) {
+      try {
+        return store_.get(concat({name, from}), deadline_.sooner(Deadline::after(std::chrono::milliseconds(200))));
+      } catch (const TimeoutError&) {
+        look_around(name, from, step);
+      }
+    }
+  }
+
+  void look_around(const std::string& name, int from, std::string_view step) {
+    const Deadline soon = Deadline::after(std::chrono::seconds(2));
+    const std::string key[] = {gave_up_key()};
+    if (store_.check(key, soon)) {
+      const std::string word = store_.get(key[0], soon);
+      const std::size_t space = word.find(' ');
+      told_ = true;
+      throw PeerError(where_, std::atoi(word.c_str()),
+                      {"rank ", word.substr(0, space), " gave up: ", word.substr(space + 1)});
+    }
+    if (!deadline_.expired()) return;
+    std::string missing;
+    for (int r = from; r < world_size_; ++r) {
+      const std::string theirs[] = {concat({name, r})};
+      if (!store_.check(theirs, soon)) missing += concat({missing.empty() ? "" : ", ", r});
+    }
+    if (missing.empty()) return;
+    throw TimeoutError(where_, from,
+                       {"rank ", missing, " of ", world_size_, " did not arrive (at \"", step, "\"); expected all within ",
+                        milliseconds(timeout_), " ms; see whether they were started and meet at the same place"});
+  }
+
+  StoreRef store_;
+  std::string prefix_;
+  Where where_;
+  Deadline deadline_;
+  Duration timeout_;
+  int rank_;
+  int world_size_;
+  int steps_ = 0;
+  bool told_ = false;
+};
+
+/// One attempt of all ranks to meet. Attempts are numbered: a communicator may be created again with the same store.
+class Rendezvous {
+ public:
+  Rendezvous(StoreRef store, const Environment& environment, Deadline deadline)
+      : store_(store),
+        job_(environment.job),
+        rank_(environment.rank),
+        number_(begin(environment, deadline)),
+        gather_(store, concat({job_, "/", number_}), Where("create", environment.rank, environment.world_size),
+                environment.rank, environment.world_size, deadline) {}
+  Rendezvous(const Rendezvous&) = delete;
+  Rendezvous& operator=(const Rendezvous&) = delete;
+
+  /// So that this rank may try again.
+  ~Rendezvous() {
+    try {
+      store_.set(ended_key(number_), "", Deadline::after(std::chrono::seconds(2)));
+    } catch (const std::exception&) {
+      // Without the store there is no next attempt.
+    }
+  }
+
+  StoreGather& gather() noexcept { return gather_; }
+  /// What further exchanges of this communicator begin their keys with.
+  std::string prefix() const { return concat({job_, "/", number_}); }
+
+ private:
+  std::string ended_key(std::int64_t number) const { return concat({job_, "/rank ", rank_, "/ended ", number}); }
+
+  /// Counts this rank's attempts. One that began and did not end means that somebody else has this rank.
+  std::int64_t begin(const Environment& environment, Deadline deadline) {
+    const std::string counter = concat({job_, "/rank ", rank_});
+    const std::int64_t number = store_.add(counter, 1, deadline);
+    const std::string before[] = {ended_key(number - 1)};
+    if (number > 1 && !store_.check(before, deadline)) {
+      store_.add(counter, -1, deadline);
+      const Where where("create", rank_, environment.world_size);
+      const std::string reason = concat({"rank ", rank_, " is taken twice; expected every rank from 0 to ",
+                                         environment.world_size - 1, " once; see how the ranks are numbered"});
+      StoreGather(store_, concat({job_, "/", number - 1}), where, rank_, environment.world_size, deadline).give_up(reason);
+      throw UsageError(where, {reason});
+    }
+    return number;
+  }
+
+  StoreRef store_;
+  std::string job_;
+  int rank_;
+  std::int64_t number_;
+  StoreGather gather_;
+};
+
+/// Throws UsageError unless the environment names a rank of a world.
+ALLFOLD_COLD inline void check_environment(const Environment& environment, std::string_view transport, int max_world_size) {
+  const Where where("create", environment.rank, environment.world_size);
+  if (environment.world_size < 1 || environment.world_size > max_world_size) {
+    throw UsageError("create", {"the world size is ", environment.world_size, "; expected 1 to ", max_world_size,
+                                ", which is what the transport \"", transport, "\" spans"});
+  }
+  if (environment.rank < 0 || environment.rank >= environment.world_size) {
+    throw UsageError("create", {"the rank is ", environment.rank, "; expected 0 to ", environment.world_size - 1,
+                                " in a world of ", environment.world_size});
+  }
+}
+
+/// Throws UsageError for options that mean nothing.
+ALLFOLD_COLD inline void check_options(const Where& where, const Options& options) {
+  const auto expect = [&](bool good, std::string_view option, std::string_view range) {
+    if (!good) throw UsageError(where, {"Options::", option, " is out of range; expected ", range});
+  };
+  expect(options.timeout > Duration::zero(), "timeout", "more than zero");
+  expect(options.rendezvous_timeout > Duration::zero(), "rendezvous_timeout", "more than zero");
+  expect(options.channels >= 1 && options.channels <= 64, "channels", "1 to 64");
+  expect(options.blocks >= 1 && options.blocks <= 64, "blocks", "1 to 64");
+  expect(options.lanes >= 1 && options.lanes <= 64, "lanes", "1 to 64");
+  expect(options.buffer_bytes >= 4096 && options.buffer_bytes <= (std::size_t{1} << 40), "buffer_bytes",
+         "4096 bytes to 1 TiB");
+}
+
+/// What ranks tell each other first; all but the identity must agree.
+struct Introduction {
+  Identity identity;
+  char transport[16] = {};
+  std::uint64_t buffer_bytes = 0;
+  std::int32_t world_size = 0;
+  std::int32_t channels = 0;
+  std::int32_t blocks = 0;
+  std::int32_t lanes = 0;
+};
+
+/// Throws MismatchError that names the first difference.
+ALLFOLD_COLD inline void check_introductions(const Where& where, const std::vector<Introduction>& all) {
+  const Introduction& mine = all[static_cast<std::size_t>(where.rank())];
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    const Introduction& theirs = all[r];
+    const auto agree = [&](std::string_view what, std::uint64_t a, std::uint64_t b) {
+      if (a == b) return;
+      throw MismatchError(where, static_cast<int>(r),
+                          {"ranks disagree on ", what, "; this rank has ", a, ", rank ", r, " has ", b,
+                           "; give every rank the same"});
+    };
+    if (std::string_view(mine.transport) != theirs.transport) {
+      throw MismatchError(where, static_cast<int>(r),
+                          {"ranks disagree on the transport; this rank has ", mine.transport, ", rank ", r, " has ",
+                           theirs.transport, "; give every rank the same"});
+    }
+    agree("the world size", static_cast<std::uint64_t>(mine.world_size), static_cast<std::uint64_t>(theirs.world_size));
+    agree("Options::channels", static_cast<std::uint64_t>(mine.channels), static_cast<std::uint64_t>(theirs.channels));
+    agree("Options::blocks", static_cast<std::uint64_t>(mine.blocks), static_cast<std::uint64_t>(theirs.blocks));
+    agree("Options::lanes", static_cast<std::uint64_t>(mine.lanes), static_cast<std::uint64_t>(theirs.lanes));
+    agree("Options::buffer_bytes", mine.buffer_bytes, theirs.buffer_bytes);
+  }
+}
+
+}  // namespace allfold

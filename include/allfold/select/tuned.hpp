@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <allfold/base/error.hpp>
+#include <allfold/policy/algorithm.hpp>
+#include <allfold/policy/selector.hpp>
+#include <allfold/select/default_table.hpp>
+#include <allfold/select/tuning_table.hpp>
+
+namespace allfold {
+
+/// Chooses by a table of measured crossovers: the built-in one, or what a tuning run wrote. A world size without
+/// rows takes those of the nearest, the larger of two. Where a row's algorithm cannot run, the next larger row's
+/// that can is taken, else `none`. The table must be the same on every rank.
+class TunedSelector {
+ public:
+  using policy_category = selector_tag;
+  static constexpr AlgorithmSet candidates = AlgorithmSet::all();
+
+  /// The built-in table.
+  TunedSelector() noexcept = default;
+
+  /// These rows.
+  /// @throws UsageError unless they are in order: ascending world size, symmetric before private, ascending bytes.
+  ALLFOLD_COLD explicit TunedSelector(std::vector<TuningRow> rows) : rows_(std::move(rows)) {
+    check_tuning_rows(rows_);
+  }
+
+  /// The table in a file that a tuning run wrote.
+  /// @throws SystemError if the file cannot be read, UsageError with a line number if it is no whole table.
+  ALLFOLD_COLD static TunedSelector from_file(const std::string& path) { return from_text(read_file(path), path); }
+
+  /// The table in a text, called `source` in messages.
+  /// @throws UsageError with a line number if it is no whole table.
+  ALLFOLD_COLD static TunedSelector from_text(std::string_view text, std::string_view source) {
+    return TunedSelector(parse_tuning_table(text, source));
+  }
+
+  /// The table as from_text reads it. Each line of `comment` becomes one of its comments.
+  ALLFOLD_COLD std::string to_text(std::string_view comment = {}) const { return tuning_table_text(rows(), comment); }
+
+  std::span<const TuningRow> rows() const noexcept {
+    return rows_.empty() ? default_tuning_table() : std::span<const TuningRow>(rows_);
+  }
+
+  Algorithm select(const SelectionQuery& query) const noexcept {
+    const std::span<const TuningRow> table = rows();
+    const AlgorithmSet usable = query.possible & suited(query.topology);
+    int world_size = 0;  // of the rows that hold
+    for (const TuningRow& row : table) {
+      if (row.symmetric != query.symmetric) continue;
+      // Rows ascend, so that the later of two as near is the larger.
+      if (world_size == 0 || distance(row.world_size, query) <= distance(world_size, query)) {
+        world_size = row.world_size;
+      }
+    }
+    for (const TuningRow& row : table) {
+      if (row.world_size != world_size || row.symmetric != query.symmetric || row.up_to_bytes < query.bytes) continue;
+      if (row.algorithm == Algorithm::none || usable.contains(row.algorithm)) return row.algorithm;
+    }
+    return Algorithm::none;
+  }
+
+  friend bool operator==(const TunedSelector& a, const TunedSelector& b) noexcept {
+    const std::span<const TuningRow> left = a.rows();
+    const std::span<const TuningRow> right = b.rows();
+    if (left.size() != right.size()) return false;
+    for (std::size_t i = 0; i < left.size(); ++i) {
+      if (!(left[i] == right[i])) return false;
+    }
+    return true;
+  }
+
+ private:
+  static int distance(int world_size, const SelectionQuery& query) noexcept {
+    return world_size < query.world_size ? query.world_size - world_size : world_size - query.world_size;
+  }
+  /// hybrid_cube_mesh is for that topology, the others need a link between each pair of ranks.
+  static AlgorithmSet suited(TopologyKind topology) noexcept {
+    constexpr AlgorithmSet mesh = AlgorithmSet::of(Algorithm::hybrid_cube_mesh);
+    if (topology == TopologyKind::hybrid_cube_mesh) return mesh;
+    if (topology == TopologyKind::unknown) return {};
+    return {static_cast<std::uint8_t>(AlgorithmSet::all().bits & ~mesh.bits)};
+  }
+
+  struct CloseFile {
+    void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+  };
+
+  ALLFOLD_COLD static std::string read_file(const std::string& path) {
+    constexpr std::size_t most_bytes = std::size_t{1} << 20;
+    const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
+    if (!file) throw SystemError("tuning table", errno, {"cannot open ", path});
+    std::string text;
+    char chunk[4096];
+    for (;;) {
+      const std::size_t got = std::fread(chunk, 1, sizeof chunk, file.get());
+      if (got == 0) break;
+      text.append(chunk, got);
+      if (text.size() > most_bytes) {
+        throw UsageError("tuning table", {path, " is larger than ", most_bytes, " bytes; expected a tuning table"});
+      }
+    }
+    if (std::ferror(file.get()) != 0) throw SystemError("tuning table", errno, {"cannot read ", path});
+    return text;
+  }
+
+  std::vector<TuningRow> rows_;  // empty: the built-in table
+};
+static_assert(selector_policy<TunedSelector>);
+
+}  // namespace allfold

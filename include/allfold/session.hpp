@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <allfold/algo/symmetric/call.hpp>
+#include <allfold/base/error.hpp>
+#include <allfold/failure_report.hpp>
+#include <allfold/memory/call_record.hpp>
+#include <allfold/memory/control_block.hpp>
+#include <allfold/policy/algorithm.hpp>
+#include <allfold/policy/options.hpp>
+#include <allfold/topology/detect.hpp>
+#include <allfold/topology/overrides.hpp>
+
+namespace allfold {
+
+/// What a communicator knows of itself, whatever its policies are.
+struct Session {
+  int rank = 0;
+  int world_size = 1;
+  Options options;
+  TopologyKind topology = TopologyKind::fully_connected;
+  MeshPlace mesh;
+  bool fast_path = true;
+  std::string store_prefix;              ///< of this communicator's keys
+  int allocations = 0;                   ///< collective, so the same on every rank
+  std::optional<FailureReport> failed;   ///< set once; every later call says it again
+
+  Where where(std::string_view operation, SourceLocation location = SourceLocation::current()) const {
+    return Where(operation, rank, world_size, location);
+  }
+};
+
+/// This rank's place in the mesh, and what links there are. Eight fully connected ranks can act as a mesh too.
+ALLFOLD_COLD inline void place_in_topology(Session& session, const LinkMatrix& links, TopologyOverrides overrides) {
+  session.topology = overrides.apply(classify(links));
+  session.fast_path = !overrides.disable_fast_path;
+  if (session.world_size != HybridCubeMesh::ranks || session.topology == TopologyKind::unknown) return;
+  const int me = session.rank;
+  session.mesh = {.quad = me < 4 ? 0x0fU : 0xf0U, .partner = me ^ 4, .first_quad = me < 4};
+  if (const std::optional<HybridCubeMesh> mesh = find_hybrid_cube_mesh(links)) {
+    RankMask quad = only_rank(me);
+    for (const int mate : mesh->mates[me]) quad |= only_rank(mate);
+    session.mesh = {.quad = quad, .partner = mesh->partner[me], .first_quad = mesh->quad[me] == 0};
+  }
+}
+
+/// A larger element does not travel in packets.
+inline constexpr std::size_t largest_packet_element = 1024;
+
+/// The algorithms that can run `bytes` of elements of `element_bytes` with that topology and those packets.
+inline AlgorithmSet possible_algorithms(const Session& session, std::size_t bytes, std::size_t element_bytes,
+                                        std::size_t packet_bytes) noexcept {
+  AlgorithmSet set = AlgorithmSet::of(Algorithm::none);
+  if (session.topology == TopologyKind::fully_connected) {
+    set = set | AlgorithmSet::of(Algorithm::one_shot) | AlgorithmSet::of(Algorithm::two_shot);
+    if (bytes <= packet_bytes && element_bytes <= largest_packet_element) {
+      set = set | AlgorithmSet::of(Algorithm::one_shot_packet) | AlgorithmSet::of(Algorithm::two_shot_packet);
+    }
+  }
+  if (session.mesh.quad != 0) set = set | AlgorithmSet::of(Algorithm::hybrid_cube_mesh);
+  return set;
+}
+
+/// Throws UsageError unless [in, in + count) and [out, out + out_count) can be an all-reduce's arguments.
+ALLFOLD_COLD inline void throw_bad_buffers(const Where& where, const void* in, std::size_t count, const void* out,
+                                           std::size_t out_count) {
+  if (count != out_count) {
+    throw UsageError(where, {"the input has ", count, " elements and the output ", out_count,
+                             "; expected as many in both; pass spans of the same size"});
+  }
+  if (in == nullptr || out == nullptr) {
+    throw UsageError(where, {"the ", in == nullptr ? "input" : "output", " is null; expected ", count,
+                             " elements; pass memory that holds them"});
+  }
+  throw UsageError(where, {"input and output overlap; expected the same buffer (in place) or disjoint ones"});
+}
+
+inline void check_buffers(const Where& where, const void* in, std::size_t count, const void* out, std::size_t out_count,
+                          std::size_t element_bytes) {
+  const auto a = reinterpret_cast<std::uintptr_t>(in);
+  const auto b = reinterpret_cast<std::uintptr_t>(out);
+  const std::size_t bytes = count * element_bytes;
+  const bool null = count != 0 && (in == nullptr || out == nullptr);
+  const bool overlap = a != b && a < b + bytes && b < a + bytes;
+  if (count != out_count || null || overlap) throw_bad_buffers(where, in, count, out, out_count);
+}
+
+/// The members of a group, as a mask.
+ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int> ranks, int world_size) {
+  RankMask mask = 0;
+  for (const int r : ranks) {
+    if (r < 0 || r >= world_size || has_rank(mask, r)) {
+      throw UsageError(where, {"rank ", r, " is ", r < 0 || r >= world_size ? "not one of the world" : "named twice",
+                               "; expected distinct ranks from 0 to ", world_size - 1});
+    }
+    mask |= only_rank(r);
+  }
+  if (!has_rank(mask, where.rank())) {
+    throw UsageError(where, {"this rank is not in the group; expected only its members to call"});
+  }
+  return mask;
+}
+
+[[noreturn]] ALLFOLD_COLD inline void throw_impossible(const Where& where, Algorithm algorithm, bool compiled,
+                                                       std::size_t bytes) {
+  if (!compiled) {
+    throw UsageError(where, {"the selector's candidates do not include ", allfold::name(algorithm),
+                             ", so it is not compiled; choose a selector that has it"});
+  }
+  throw UsageError(where, {allfold::name(algorithm), " cannot run ", bytes,
+                           " bytes of these elements on this topology; ask would_choose(), or leave the choice to the selector"});
+}
+
+}  // namespace allfold
