@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <optional>
 #include <stdexcept>
 
 #include <allfold/spawn.hpp>
@@ -18,14 +17,11 @@
 
 namespace {
 
-/// The whole life of one rank.
 void run_rank(const allfold::Environment& environment, const bench::Plan& plan, bench::Turns& turns) {
   bench::Report report(plan, environment.world_size);
   const bool first = environment.rank == 0;
   if (first) report.print_head();
-  bench::pin(environment.local_rank, plan.cores);
-  auto comm = bench::Comm::create(environment);
-  bench::Sweep(comm, plan, turns, first ? &report : nullptr).run();
+  bench::sweep(environment, plan, turns, first ? &report : nullptr);
   if (!first) return;
   report.print_summary();
   report.write_files();
@@ -47,10 +43,11 @@ int main(int argc, char** argv) {
       run(plan.environment);
       return 0;
     }
-    allfold::launch(plan.ranks, run,
-                    {.ranks = plan.threads ? allfold::Ranks::threads : allfold::Ranks::processes,
-                     .timeout = std::chrono::duration_cast<allfold::Duration>(std::chrono::duration<double>(plan.timeout_s)),
-                     .stop_others_on_failure = true});
+    allfold::launch(
+        plan.ranks, run,
+        {.ranks = plan.threads ? allfold::Ranks::threads : allfold::Ranks::processes,
+         .timeout = std::chrono::duration_cast<allfold::Duration>(std::chrono::duration<double>(plan.timeout_s)),
+         .stop_others_on_failure = true});
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -60,7 +60,8 @@ double pass_us(Pass pass, void* to, const void* from, std::size_t bytes) {
 }
 
 inline double copy_us(void* to, const void* from, std::size_t bytes) {
-  const double plain = pass_us([](void* out, const void* in, std::size_t n) { std::memcpy(out, in, n); }, to, from, bytes);
+  const double plain =
+      pass_us([](void* out, const void* in, std::size_t n) { std::memcpy(out, in, n); }, to, from, bytes);
   return std::min(plain, pass_us(streaming_copy, to, from, bytes));
 }
 

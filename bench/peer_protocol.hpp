@@ -88,7 +88,10 @@ inline bool pin(int rank, const std::vector<int>& cores) {
 
 inline std::string join(const std::vector<int>& numbers) {
   std::string text;
-  for (const int n : numbers) text += (text.empty() ? "" : ",") + std::to_string(n);
+  for (const int n : numbers) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(n);
+  }
   return text;
 }
 

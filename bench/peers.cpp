@@ -59,7 +59,8 @@ std::vector<std::string> command_for(std::string_view name, const Plan& plan, co
       if (argument != nullptr) words.emplace_back(argument);
     }
   }
-  words.insert(words.end(), {plan.peer_program.empty() ? default_program() : plan.peer_program, directory, join(plan.cores)});
+  words.insert(words.end(),
+               {plan.peer_program.empty() ? default_program() : plan.peer_program, directory, join(plan.cores)});
   return words;
 }
 

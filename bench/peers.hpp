@@ -26,10 +26,12 @@ struct PeerKind {
 // Open MPI drops UCX where it finds no network of its list, unless told that any will do.
 inline constexpr std::array<PeerKind, 3> peer_kinds = {{
     {"vader", {"--mca", "pml", "ob1", "--mca", "btl", "self,vader"}},
-    {"ucx_posix", {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any",
-                   "-x", "UCX_TLS=posix,cma,self"}},
-    {"ucx_sysv", {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any",
-                  "-x", "UCX_TLS=sysv,cma,self"}},
+    {"ucx_posix",
+     {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any", "-x",
+      "UCX_TLS=posix,cma,self"}},
+    {"ucx_sysv",
+     {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any", "-x",
+      "UCX_TLS=sysv,cma,self"}},
 }};
 
 /// A peer program with all its ranks. Owns the processes and the pipes; the destructor ends them.

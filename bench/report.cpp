@@ -9,10 +9,8 @@
 #include <fstream>
 #include <stdexcept>
 
-#include <sys/utsname.h>
-
-#include <allfold/version.hpp>
 #include <fmt/format.h>
+#include <allfold/version.hpp>
 #include <nlohmann/json.hpp>
 
 namespace bench {
@@ -62,9 +60,9 @@ void Report::print_head() const {
                     plan_.in_place ? "in place" : "out of place"));
   print(fmt::format("# {}, {} cores; time: us of one call, back to back; copy, add: GB/s of one core, all at work",
                     cpu_model(), plan_.cores.size()));
-  std::string head = fmt::format("{:>10} {:>10} {:>9} {:<17} {:>10} {:>7} {:>7} {:>5} {:>6} {:>6} {:>6}", "bytes",
-                                 "count", "buffers", "algorithm", "time", "algbw", "busbw", "check", "copy", "add",
-                                 "x copy");
+  std::string head =
+      fmt::format("{:>10} {:>10} {:>9} {:<17} {:>10} {:>7} {:>7} {:>5} {:>6} {:>6} {:>6}", "bytes", "count", "buffers",
+                  "algorithm", "time", "algbw", "busbw", "check", "copy", "add", "x copy");
   for (const std::string& peer : plan_.peers) head += fmt::format(" {:>10}", peer);
   if (!plan_.peers.empty()) head += fmt::format(" {:>6}", "ratio");
   print(head);
@@ -72,11 +70,10 @@ void Report::print_head() const {
 
 void Report::add(Row row) {
   const double busbw = row.busbw_gbs(world_size_);
-  std::string line = fmt::format("{:>10} {:>10} {:>9} {:<17} {:>10.2f} {:>7.2f} {:>7.2f} {:>5} {:>6.1f} {:>6.1f} {:>6.2f}",
-                                 row.bytes, row.count, name(row.buffers),
-                                 fmt::format("{}{}", allfold::name(row.algorithm), row.chosen ? "*" : ""), row.us,
-                                 row.algbw_gbs(), busbw, check_text(row), row.ceiling.copy_gbs, row.ceiling.add_gbs,
-                                 busbw / row.ceiling.copy_gbs);
+  std::string line = fmt::format(
+      "{:>10} {:>10} {:>9} {:<17} {:>10.2f} {:>7.2f} {:>7.2f} {:>5} {:>6.1f} {:>6.1f} {:>6.2f}", row.bytes, row.count,
+      name(row.buffers), fmt::format("{}{}", allfold::name(row.algorithm), row.chosen ? "*" : ""), row.us,
+      row.algbw_gbs(), busbw, check_text(row), row.ceiling.copy_gbs, row.ceiling.add_gbs, busbw / row.ceiling.copy_gbs);
   for (const PeerTime& peer : row.peers) line += fmt::format(" {:>10}", peer_text(peer.us));
   if (!row.peers.empty()) line += fmt::format(" {:>6}", ratio_text(row.ratio()));
   print(line);
@@ -121,12 +118,12 @@ std::string Report::csv() const {
   text += ",ratio\n";
   for (const Row& row : rows_) {
     const double busbw = row.busbw_gbs(world_size_);
-    text += fmt::format("{},{},{},{},{},{},{:d},{},{},{:d},{:.4f},{:.4f},{:.4f},{:.4f},{:.4f},{},{:.3f},{:.3f},{:.4f}",
-                        row.bytes, row.count, name(plan_.type), name(plan_.op), world_size_,
-                        plan_.threads ? "threads" : "processes", plan_.in_place, name(row.buffers),
-                        allfold::name(row.algorithm), row.chosen, row.us, row.min_us, row.max_us, row.algbw_gbs(),
-                        busbw, check_text(row), row.ceiling.copy_gbs, row.ceiling.add_gbs,
-                        busbw / row.ceiling.copy_gbs);
+    text +=
+        fmt::format("{},{},{},{},{},{},{:d},{},{},{:d},{:.4f},{:.4f},{:.4f},{:.4f},{:.4f},{},{:.3f},{:.3f},{:.4f}",
+                    row.bytes, row.count, name(plan_.type), name(plan_.op), world_size_,
+                    plan_.threads ? "threads" : "processes", plan_.in_place, name(row.buffers),
+                    allfold::name(row.algorithm), row.chosen, row.us, row.min_us, row.max_us, row.algbw_gbs(), busbw,
+                    check_text(row), row.ceiling.copy_gbs, row.ceiling.add_gbs, busbw / row.ceiling.copy_gbs);
     for (const PeerTime& peer : row.peers) text += peer.us > 0 ? fmt::format(",{:.4f}", peer.us) : ",";
     text += row.ratio() > 0 ? fmt::format(",{:.4f}\n", row.ratio()) : ",\n";
   }
@@ -134,16 +131,13 @@ std::string Report::csv() const {
 }
 
 std::string Report::json() const {
-  utsname system{};
-  ::uname(&system);
   nlohmann::ordered_json out = {
       {"benchmark", "all_reduce"},
       {"command", plan_.command_line},
       {"date", today()},
       {"allfold", allfold::version_string},
       {"compiler", __VERSION__},
-      {"machine", {{"cpu", cpu_model()}, {"cores", plan_.cores.size()}, {"system", system.sysname},
-                   {"release", system.release}}},
+      {"machine", {{"cpu", cpu_model()}, {"cores", plan_.cores.size()}}},
       {"ranks", world_size_},
       {"mode", plan_.threads ? "threads" : "processes"},
       {"type", name(plan_.type)},

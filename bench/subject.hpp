@@ -140,7 +140,8 @@ class SubjectOf final : public Subject {
 
   /// What a rank contributes. The contract fixes the order of a fold, so that sums may round.
   T operand(int rank, std::size_t i) const {
-    const auto hash = static_cast<std::uint32_t>((i + 1) * 2654435761U + static_cast<std::uint32_t>(rank) * 2246822519U);
+    const auto hash =
+        static_cast<std::uint32_t>((i + 1) * 2654435761U + static_cast<std::uint32_t>(rank) * 2246822519U);
     if (whole_numbers_) return from_float(static_cast<float>(hash >> 28) - 8.0F);
     return from_float((static_cast<float>(hash >> 20) - 2048.0F) * 0.0371F);
   }
@@ -156,7 +157,6 @@ class SubjectOf final : public Subject {
 };
 
 /// Collective: symmetric memory is allocated.
-/// @throws allfold::UsageError for a pair that this program is not built for.
 std::unique_ptr<Subject> make_subject(Comm& comm, const Plan& plan);
 
 }  // namespace bench

@@ -100,14 +100,14 @@ static_assert(allfold::store_policy<Board>);
 int main() {
   Board board;
   constexpr int ranks = 3;
-  allfold::launch(
-      ranks,
-      [&](const allfold::Environment& environment) {
-        auto comm = allfold::Communicator<Board>::create(environment, board);
-        std::vector<long> x = {1L << comm.rank()};
-        comm.all_reduce(x, allfold::sum);
-        if (x[0] != (1L << ranks) - 1) throw std::runtime_error("foreign_store: the sum is wrong");
-        if (comm.rank() == 0) std::printf("%d ranks met on a board in memory: 1 + 2 + 4 = %ld\n", ranks, x[0]);
-      },
-      {.ranks = allfold::Ranks::threads});
+  allfold::launch(ranks,
+                  [&](const allfold::Environment& environment) {
+                    auto comm = allfold::Communicator<Board>::create(environment, board);
+                    std::vector<long> x = {1L << comm.rank()};
+                    comm.all_reduce(x, allfold::sum);
+                    if (x[0] != (1L << ranks) - 1) throw std::runtime_error("foreign_store: the sum is wrong");
+                    if (comm.rank() == 0)
+                      std::printf("%d ranks met on a board in memory: 1 + 2 + 4 = %ld\n", ranks, x[0]);
+                  },
+                  {.ranks = allfold::Ranks::threads});
 }

@@ -170,8 +170,11 @@ void run_rank(const allfold::Environment& environment, const Settings& settings)
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     const std::vector<std::uint32_t> words = Trainer::bits(network);
     if (reference.empty()) reference = words;
-    Result result{.title = std::string(title), .accuracy = trainer.accuracy(network), .seconds = seconds.count(),
-                  .checksum = checksum(words), .same_on_all_ranks = trainer.same_on_all_ranks(network)};
+    Result result{.title = std::string(title),
+                  .accuracy = trainer.accuracy(network),
+                  .seconds = seconds.count(),
+                  .checksum = checksum(words),
+                  .same_on_all_ranks = trainer.same_on_all_ranks(network)};
     if (promised) result.same_as_one_rank = words == reference;
     results.push_back(std::move(result));
   };

@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 # What the scripts share: messages, and the tools and libraries that a build needs. Sourced by bash, from any folder.
 
+# shellcheck disable=SC2034
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '\n== %s\n' "$*"; }

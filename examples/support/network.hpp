@@ -97,8 +97,8 @@ class Network {
     Activations a;
     for (std::size_t h = 0; h < hidden; ++h) {
       const float* const weights = &weights_[first + h * pixels];
-      a.hidden[h] = std::max(0.0F, std::inner_product(weights, weights + pixels, image.pixel.begin(),
-                                                      weights_[first_bias + h]));
+      a.hidden[h] =
+          std::max(0.0F, std::inner_product(weights, weights + pixels, image.pixel.begin(), weights_[first_bias + h]));
     }
     for (std::size_t c = 0; c < classes; ++c) {
       const float* const weights = &weights_[second + c * hidden];
@@ -139,7 +139,8 @@ Network train(const std::vector<Image>& images, const Recipe& recipe, Fold&& fol
     random.shuffle(order);
     double loss = 0;
     for (std::size_t begin = 0; begin < order.size(); begin += recipe.batch) {
-      const auto batch = std::span<const std::uint32_t>(order).subspan(begin, std::min(recipe.batch, order.size() - begin));
+      const auto batch =
+          std::span<const std::uint32_t>(order).subspan(begin, std::min(recipe.batch, order.size() - begin));
       const std::span<const float> gradient = fold(network, batch);
       const float scale = recipe.rate / static_cast<float>(batch.size());
       const std::span<float> weights = network.weights();

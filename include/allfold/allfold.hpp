@@ -26,9 +26,18 @@ namespace allfold {
 
 namespace detail {
 
+/// What a refused pack names, so that the refusal is the only error.
+struct NoCommunicator {};
+
 template <class... Ps>
 struct CommunicatorOf {
   static_assert(CheckPack<Ps...>::ok);
+  using type = NoCommunicator;
+};
+
+template <class... Ps>
+  requires(valid_pack<Ps...>)
+struct CommunicatorOf<Ps...> {
   using type = BasicCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, ShmTransport, Ps...>,
                                  pick_t<topology_tag, FixedTopology, Ps...>, pick_t<selector_tag, TunedSelector, Ps...>,
                                  pick_t<tracer_tag, NullTracer, Ps...>>;

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include <allfold/algo/symmetric/all_reduce.hpp>
+#include <allfold/arguments.hpp>
+#include <allfold/attempt.hpp>
 #include <allfold/failure_report.hpp>
 #include <allfold/op/reduction.hpp>
 #include <allfold/policy/pick.hpp>
@@ -32,26 +34,6 @@ concept contiguous_elements = requires(R& range) {
 
 template <class R>
 using element_of = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<R&>()))>>;
-
-/// What try_create gives: a communicator, or why there is none.
-template <class C>
-class Attempt {
- public:
-  explicit Attempt(C&& communicator) : value_(std::move(communicator)) {}
-  explicit Attempt(const Error& error) : reason_(error.what()), code_(error.code()) {}
-
-  explicit operator bool() const noexcept { return value_.has_value(); }
-  C& value() { return *value_; }
-  C* operator->() { return &*value_; }
-  /// The message of the error that `create` would have thrown; empty if there is a communicator.
-  const std::string& reason() const noexcept { return reason_; }
-  ErrorCode code() const noexcept { return code_; }
-
- private:
-  std::optional<C> value_;
-  std::string reason_;
-  ErrorCode code_{};
-};
 
 /// Collectives among the ranks of a job. `Communicator<Policies...>` (allfold.hpp) is how to name one.
 ///
@@ -75,13 +57,15 @@ class BasicCommunicator {
     static_assert((known_argument<std::remove_cvref_t<Arguments>> && ...),
                   "allfold: create takes an Environment, then Options and objects of the communicator's own policy types; "
                   "name the policy among the template arguments of Communicator, or remove the argument");
-    const Options options = take_or_default<Options>(arguments...);
+    const Options options = detail::take_or_default<Options>(arguments...);
     check_environment(environment, Transport::name, Transport::max_world_size);
     check_options(Where("create", environment.rank, environment.world_size), options);
     const Deadline deadline = Deadline::after(options.rendezvous_timeout);
-    return BasicCommunicator(environment, options, deadline, take_store(environment, deadline, arguments...),
-                             take_or_default<Transport>(arguments...), take_or_default<Topology>(arguments...),
-                             take_or_default<Selector>(arguments...), take_or_default<Tracer>(arguments...));
+    return BasicCommunicator(environment, options, deadline, detail::take_store<Store>(environment, deadline, std::forward<Arguments>(arguments)...),
+                             detail::take_or_default<Transport>(arguments...),
+                             detail::take_or_default<Topology>(arguments...),
+                             detail::take_or_default<Selector>(arguments...),
+                             detail::take_or_default<Tracer>(arguments...));
   }
 
   /// The same without a throw, so that a caller can fall back: to fewer ranks, or to another transport.
@@ -183,54 +167,12 @@ class BasicCommunicator {
  private:
   using Located = decltype(std::declval<const Transport&>().find(nullptr, std::size_t{}));
 
-  /// A store of the communicator's own, or one that outlives it.
-  struct StoreHolder {
-    std::unique_ptr<Store> own;
-    Store* used = nullptr;
-  };
-
   template <class A>
   static constexpr bool known_argument =
       std::is_same_v<A, Options> || std::is_same_v<A, Store> || std::is_same_v<A, Transport> ||
       std::is_same_v<A, Topology> || std::is_same_v<A, Selector> || std::is_same_v<A, Tracer>;
 
-  template <class Wanted>
-  static Wanted take_or_default() {
-    static_assert(std::default_initializable<Wanted>,
-                  "allfold: this policy has no default constructor; pass an object of it to create");
-    return Wanted();
-  }
-  template <class Wanted, class First, class... Rest>
-  static Wanted take_or_default(First& first, Rest&... rest) {
-    if constexpr (std::is_same_v<std::remove_cv_t<First>, Wanted>) {
-      if constexpr (std::copy_constructible<Wanted>) {
-        return first;
-      } else {
-        return std::move(first);
-      }
-    } else {
-      return take_or_default<Wanted>(rest...);
-    }
-  }
-
-  static StoreHolder take_store(const Environment& environment, Deadline deadline) {
-    static_assert(connectable_store<Store>,
-                  "allfold: this store has no `static Store connect(const Environment&, Deadline)`; pass an object of it "
-                  "to create");
-    StoreHolder holder{std::make_unique<Store>(Store::connect(environment, deadline)), nullptr};
-    holder.used = holder.own.get();
-    return holder;
-  }
-  template <class First, class... Rest>
-  static StoreHolder take_store(const Environment& environment, Deadline deadline, First& first, Rest&... rest) {
-    if constexpr (std::is_same_v<First, Store>) {
-      return {nullptr, &first};
-    } else {
-      return take_store(environment, deadline, rest...);
-    }
-  }
-
-  BasicCommunicator(const Environment& environment, const Options& options, Deadline deadline, StoreHolder store,
+  BasicCommunicator(const Environment& environment, const Options& options, Deadline deadline, StoreHolder<Store> store,
                     Transport transport, Topology topology, Selector selector, Tracer tracer)
       : store_(std::move(store)),
         transport_(std::move(transport)),
@@ -451,7 +393,7 @@ class BasicCommunicator {
                              "; ask for more with Options::channels"});
   }
 
-  StoreHolder store_;
+  StoreHolder<Store> store_;
   Transport transport_;
   Topology topology_;
   Selector selector_;

@@ -110,6 +110,10 @@ ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int>
 
 [[noreturn]] ALLFOLD_COLD inline void throw_impossible(const Where& where, Algorithm algorithm, bool compiled,
                                                        std::size_t bytes) {
+  if (algorithm == Algorithm::none) {
+    throw UsageError(where, {"no algorithm that the selector has can run ", bytes,
+                             " bytes of these elements here; choose a selector with more candidates"});
+  }
   if (!compiled) {
     throw UsageError(where, {"the selector's candidates do not include ", allfold::name(algorithm),
                              ", so it is not compiled; choose a selector that has it"});

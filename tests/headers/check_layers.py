@@ -18,7 +18,10 @@ LAYERS = [
     {"algo"},
     {"exec"},
     {"launch", "transport"},
-    {"communicator", "communicator.hpp", "work.hpp"},
+    {
+        "arguments.hpp", "attempt.hpp", "communicator", "communicator.hpp", "failure_report.hpp", "rendezvous.hpp", "session.hpp",
+        "symmetric_buffer.hpp", "work.hpp",
+    },
     {"spawn", "spawn.hpp", "interop"},
     {"allfold.hpp", "allfold.cuh"},
 ]
@@ -33,21 +36,12 @@ ONLY = {
     "spawn.hpp": {"spawn", "policy", "base"},
 }
 
-# The communicator sees concepts: it names no class of ours that a user could replace.
+# A file of these folders that defines a policy class is included by umbrellas alone: the communicator sees concepts,
+# and policies do not know each other. Its own parts share the first word of its name (tcp.hpp, tcp_client.hpp).
 POLICY_FOLDERS = {"store", "topology", "select", "trace", "transport"}
-CONCEPT_USERS = {"communicator", "communicator.hpp", "work.hpp"}
-
-# In these folders each file is one class. It may include its own parts (tcp.hpp and tcp_client.hpp share their first
-# word) and the folder's building blocks, and nothing else beside it.
-SIBLINGS = {
-    "store": {"all_gather.hpp", "common.hpp", "key_table.hpp", "sha256.hpp", "store_ref.hpp"},
-    "topology": set(),
-    "select": set(),
-    "trace": set(),
-    "transport": set(),
-}
-# A building block that other folders may include although the folder's classes are closed to them.
-OPEN_BLOCKS = {"store/all_gather.hpp"}
+POLICY_CLASS = re.compile(r"\busing\s+policy_category\s*=")
+NO_POLICY = {"store/store_ref.hpp"}  # stands for any store, so it is a concept as a class
+KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "interop"}
 
 # Too dear to compile, or a sign of global state; every program that includes allfold would pay.
 FORBIDDEN = {
@@ -91,22 +85,19 @@ def family(path):
     return Path(path).stem.split("_")[0]
 
 
-def check_own_include(path, target):
+def check_own_include(path, target, policies):
     """The broken rule, or None, for `path` including <allfold/target>."""
     here, there = unit(path), unit(target)
     if path.endswith(".hpp") and target.endswith(".cuh"):
         return "a .hpp never includes a .cuh"
     if layer(target) is None:
         return f"{there} belongs to no layer"
-    if here in ONLY and there not in ONLY[here] and target not in OPEN_BLOCKS:
+    if here in ONLY and there not in ONLY[here]:
         return f"{here} stands on {', '.join(sorted(ONLY[here]))} alone"
     if layer(target) > layer(path):
         return f"{there} lies above {here}"
-    if here in CONCEPT_USERS and there in POLICY_FOLDERS and target not in OPEN_BLOCKS:
-        return "the communicator sees concepts, no policy of ours"
-    if here in SIBLINGS and here == there and family(path) != family(target):
-        if target[len(here) + 1 :] not in SIBLINGS[here]:
-            return f"{here}/ files do not include a sibling"
+    if target in policies and here not in KNOW_POLICIES and (here != there or family(path) != family(target)):
+        return "it defines a policy, which umbrellas alone include; others see concepts"
     return None
 
 
@@ -122,6 +113,11 @@ def check_foreign_include(path, target):
     if here in PURE and not STANDARD_HEADER.match(target):
         return f"{here}/ includes no header of the system, CUDA or UCX"
     return None
+
+
+def without_comments(text):
+    """The text with blanks for its comments; lines stay where they are."""
+    return COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
 
 
 def find_cycle(graph):
@@ -155,14 +151,20 @@ def check(include_dir):
     paths = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     if not paths:
         problems.append(f"{root}: there is no header")
+    texts = {}
     for path in paths:
         if not path.endswith((".hpp", ".cuh")):
             problems.append(f"{path}:1: a header is a .hpp or a .cuh")
-            continue
-        if layer(path) is None:
+        elif layer(path) is None:
             problems.append(f"{path}:1: {unit(path)} belongs to no layer; name it in check_layers.py")
-            continue
-        text = (root / path).read_text(encoding="utf-8")
+        else:
+            texts[path] = (root / path).read_text(encoding="utf-8")
+    policies = {
+        path
+        for path, text in texts.items()
+        if unit(path) in POLICY_FOLDERS and path not in NO_POLICY and POLICY_CLASS.search(without_comments(text))
+    }
+    for path, text in texts.items():
         lines = text.count("\n")
         if lines > HARD_LINE_CAP:
             problems.append(f"{path}:{lines}: {lines} lines; at most {HARD_LINE_CAP}")
@@ -170,16 +172,18 @@ def check(include_dir):
             remarks.append(f"{path}: {lines} lines, above the soft cap of {SOFT_LINE_CAP}")
         if not text.startswith("// SPDX-License-Identifier: Apache-2.0\n#pragma once\n"):
             problems.append(f"{path}:1: a header begins with its SPDX line and #pragma once")
-        code = COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+        code = without_comments(text)
         graph[path] = set()
         for match in INCLUDE.finditer(code):
             bracket, target = match.groups()
             if bracket == '"':
-                problem = f'written with quotes; write <allfold/{target}>'
+                problem = f"written with quotes; write <allfold/{target}>"
             elif target.startswith("allfold/"):
                 own = target[len("allfold/") :]
                 graph[path].add(own)
-                problem = check_own_include(path, own) if (root / own).is_file() else "there is no such header"
+                problem = "there is no such header"
+                if (root / own).is_file():
+                    problem = check_own_include(path, own, policies)
             else:
                 problem = check_foreign_include(path, target)
             if problem:

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import check_layers
 
+POLICY = "struct Policy {\n  using policy_category = int;\n};\n"
 HEAD = "// SPDX-License-Identifier: Apache-2.0\n#pragma once\n"
 
 GOOD = {
@@ -18,16 +19,16 @@ GOOD = {
     "policy/store.hpp": "#include <concepts>\n#include <allfold/base/error.hpp>\n",
     "op/sum.hpp": "#include <allfold/base/config.hpp>\n// #include <cuda_fp16.h>\n",
     "store/all_gather.hpp": "#include <allfold/policy/store.hpp>\n",
-    "store/file.hpp": "#include <allfold/policy/store.hpp>\n",
+    "store/file.hpp": "#include <allfold/policy/store.hpp>\n" + POLICY,
     "store/tcp_client.hpp": "#include <sys/socket.h>\n",
-    "store/tcp.hpp": "#include <allfold/store/all_gather.hpp>\n#include <allfold/store/tcp_client.hpp>\n",
+    "store/tcp.hpp": "#include <allfold/store/all_gather.hpp>\n#include <allfold/store/tcp_client.hpp>\n" + POLICY,
     "memory/window.hpp": "#include <allfold/op/sum.hpp>\n",
     "algo/symmetric/one_shot.hpp": "#include <allfold/memory/window.hpp>\n",
     "exec/host_team.hpp": "#include <thread>\n#include <allfold/algo/symmetric/one_shot.hpp>\n",
     "exec/cuda_grid.cuh": "#include <cuda_runtime.h>\n#include <allfold/memory/window.hpp>\n",
     "launch/host.hpp": "#include <allfold/exec/host_team.hpp>\n",
-    "transport/shm.hpp": "#include <sys/mman.h>\n#include <allfold/launch/host.hpp>\n",
-    "transport/ucx.hpp": "#include <ucp/api/ucp.h>\n",
+    "transport/shm.hpp": "#include <sys/mman.h>\n#include <allfold/launch/host.hpp>\n" + POLICY,
+    "transport/ucx.hpp": "#include <ucp/api/ucp.h>\n" + POLICY,
     "communicator.hpp": "#include <allfold/launch/host.hpp>\n#include <allfold/store/all_gather.hpp>\n",
     "allfold.hpp": "#include <allfold/communicator.hpp>\n#include <allfold/transport/shm.hpp>\n",
     "allfold.cuh": "#include <allfold/allfold.hpp>\n#include <allfold/exec/cuda_grid.cuh>\n",
@@ -39,9 +40,10 @@ WRONG = {
     "upward from algo": ("algo/a.hpp", "#include <allfold/exec/host_team.hpp>\n", "exec lies above algo"),
     "store on memory": ("store/file.hpp", "#include <allfold/memory/window.hpp>\n", "stands on base, policy, store"),
     "select on op": ("select/fixed.hpp", "#include <allfold/op/sum.hpp>\n", "stands on base, policy, select"),
-    "sibling store": ("store/file.hpp", "#include <allfold/store/tcp.hpp>\n", "do not include a sibling"),
-    "sibling transport": ("transport/ucx.hpp", "#include <allfold/transport/shm.hpp>\n", "do not include a sibling"),
-    "concrete policy": ("communicator.hpp", "#include <allfold/transport/shm.hpp>\n", "sees concepts"),
+    "sibling store": ("store/file.hpp", "#include <allfold/store/tcp.hpp>\n", "it defines a policy"),
+    "sibling transport": ("transport/ucx.hpp", "#include <allfold/transport/shm.hpp>\n", "it defines a policy"),
+    "concrete policy": ("communicator.hpp", "#include <allfold/transport/shm.hpp>\n", "others see concepts"),
+    "store in a transport": ("transport/ucx.hpp", "#include <allfold/store/file.hpp>\n", "others see concepts"),
     "cuh in hpp": ("launch/host.hpp", "#include <allfold/exec/cuda_grid.cuh>\n", "never includes a .cuh"),
     "CUDA in hpp": ("transport/shm.hpp", "#include <cuda_runtime_api.h>\n", "needs no CUDA header"),
     "spaced CUDA in hpp": ("base/config.hpp", "  #  include <cuda/atomic>\n", "needs no CUDA header"),

@@ -13,7 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 from scripting import Failure, main, must
 
-FOREIGN = re.compile(r"(^|/)((cuda|cub|thrust|nv|ucp|uct|ucs)/|(cuda|cub|curand|nvml|nvtx|nccl|mpi|cooperative_groups)[^/]*$)")
+FOREIGN = re.compile(
+    r"(^|/)((cuda|cub|thrust|nv|ucp|uct|ucs)/|(cuda|cub|curand|nvml|nvtx|nccl|mpi|cooperative_groups)[^/]*$)"
+)
 
 
 def included(compiler, directory, flags, text):

@@ -51,7 +51,8 @@ def conan(arguments):
     must([program, "remote", "disable", "*"], env=environment)
     settings = ["-s", "compiler.cppstd=20", "-s", "os=Linux"]
     print(must([program, "create", SOURCE_DIR / "packaging/conan", *settings], env=environment))
-    status, output = run([program, "create", SOURCE_DIR / "packaging/conan", "-s", "compiler.cppstd=17"], env=environment)
+    old = ["-s", "compiler.cppstd=17"]
+    status, output = run([program, "create", SOURCE_DIR / "packaging/conan", *old], env=environment)
     if status == 0 or "cppstd" not in output:
         raise Failure(f"the recipe should refuse C++17:\n{output}")
 
@@ -77,7 +78,7 @@ def must_json(command, environment):
 
 
 def vcpkg(arguments):
-    """The port's steps with a stand-in for vcpkg's functions, then a program that finds the package as vcpkg lays it."""
+    """The port's steps with a stand-in for vcpkg's functions, then a program that finds what they made."""
     port = SOURCE_DIR / "packaging/vcpkg/allfold"
     manifest = json.loads((port / "vcpkg.json").read_text(encoding="utf-8"))
     if manifest["version"] != version():
@@ -91,7 +92,7 @@ def vcpkg(arguments):
     expected = {"copyright", "usage", "allfoldConfig.cmake", "allfoldConfigVersion.cmake", "allfoldTargets.cmake"}
     found = {p.relative_to(package / "share/allfold").as_posix() for p in (package / "share/allfold").rglob("*")}
     if found != expected:
-        raise Failure(f"in share/allfold, missing: {sorted(expected - found)}, not expected: {sorted(found - expected)}")
+        raise Failure(f"share/allfold: missing {sorted(expected - found)}, not expected {sorted(found - expected)}")
     others = {p.name for p in package.iterdir()} | {f"share/{p.name}" for p in (package / "share").iterdir()}
     if others != {"include", "share", "share/allfold"}:
         raise Failure(f"the package holds more than include and share/allfold: {sorted(others)}")
@@ -103,7 +104,8 @@ def vcpkg(arguments):
     build_dir = arguments.work_dir / "consumer"
     must(
         [arguments.cmake, "-S", HERE.parent / "install/consumer", "-B", build_dir, "-G", "Ninja",
-         f"-DCMAKE_CXX_COMPILER={arguments.compiler}", f"-DCMAKE_PREFIX_PATH={package}", f"-DWANTED_VERSION={version()}"]
+         f"-DCMAKE_CXX_COMPILER={arguments.compiler}", f"-DCMAKE_PREFIX_PATH={package}",
+         f"-DWANTED_VERSION={version()}"]
     )  # fmt: skip
     must([arguments.cmake, "--build", build_dir])
     print(must([build_dir / "consumer"], timeout=120).strip())

@@ -66,12 +66,11 @@ ALLFOLD_COLD inline bool run_on_ranks(int world_size, allfold::Ranks ranks, Rank
   bool all_ok = true;
   for (const allfold::Outcome& outcome :
        allfold::launch_outcomes(world_size, body, {.ranks = ranks, .timeout = timeout})) {
-    if (outcome.ok()) continue;
-    all_ok = false;
-    const char* const kind = ranks == allfold::Ranks::processes ? " processes: " : " threads: ";
-    const std::string text = allfold::concat(
-        {outcome.late ? "LATE rank " : "rank ", outcome.rank, " of ", world_size, kind, outcome.error});
-    ADD_FAIL_CHECK_AT(at.file, at.line, text);
+    const char* const kind = ranks == allfold::Ranks::processes ? " processes" : " threads";
+    const std::string text = allfold::concat({at.file, ":", at.line, ": ", outcome.late ? "LATE rank " : "rank ",
+                                              outcome.rank, " of ", world_size, kind, ": ", outcome.error});
+    CHECK_MESSAGE(outcome.ok(), text);
+    all_ok = all_ok && outcome.ok();
   }
   return all_ok;
 }

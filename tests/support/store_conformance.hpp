@@ -73,8 +73,23 @@ void check_values(S& a, S& b) {
   // Keys and values are any bytes, and no key is taken for another.
   std::string bytes;
   for (int i = 0; i < 256; ++i) bytes += static_cast<char>(i);
-  const Strings keys = {"", " ", "/", "..", ".", "%2f", "a/b", "a%2fb", "A", "a", "lock", "pending", "k.a", bytes,
-                        std::string("nul\0nul", 7), std::string(4096, 'x'), std::string(4095, 'x') + "y"};
+  const Strings keys = {"",
+                        " ",
+                        "/",
+                        "..",
+                        ".",
+                        "%2f",
+                        "a/b",
+                        "a%2fb",
+                        "A",
+                        "a",
+                        "lock",
+                        "pending",
+                        "k.a",
+                        bytes,
+                        std::string("nul\0nul", 7),
+                        std::string(4096, 'x'),
+                        std::string(4095, 'x') + "y"};
   for (const std::string& key : keys) {
     CHECK_FALSE(b.check(Strings{key}, soon()));
     a.set(key, "value of " + key, soon());

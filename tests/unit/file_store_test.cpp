@@ -124,7 +124,8 @@ TEST_CASE("FileStore: a writer waits for the lock no longer than its deadline") 
   store.set("key", "value");
   const allfold::UniqueFd lock(::open((folder.path + "/lock").c_str(), O_RDWR | O_CLOEXEC));
   REQUIRE(::flock(lock.get(), LOCK_EX) == 0);
-  CHECK(contains(message_of<allfold::TimeoutError>([&] { store.set("key", "other", within_ms(30)); }), "another writer"));
+  CHECK(
+      contains(message_of<allfold::TimeoutError>([&] { store.set("key", "other", within_ms(30)); }), "another writer"));
   message_of<allfold::TimeoutError>([&] { store.add("n", 1, within_ms(5)); });
   CHECK(store.get("key") == "value");  // readers need no lock
   ::flock(lock.get(), LOCK_UN);

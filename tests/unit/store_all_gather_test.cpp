@@ -72,5 +72,6 @@ TEST_CASE("store_all_gather refuses a value of another size, and a rank outside 
   }
   CHECK(contains(message_of<allfold::UsageError>([&] { store_all_gather(hub, "outside", 2, 2, 1, soon()); }),
                  "expected 0 to 1, got 2"));
-  CHECK(contains(message_of<allfold::UsageError>([&] { store_all_gather(hub, "outside", 0, -1, 1, soon()); }), "got 0"));
+  CHECK(
+      contains(message_of<allfold::UsageError>([&] { store_all_gather(hub, "outside", 0, -1, 1, soon()); }), "got 0"));
 }

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -173,6 +174,16 @@ TEST_CASE("TunedSelector never chooses what cannot run, nor what does not suit t
       }
     }
   }
+}
+
+TEST_CASE("TunedSelector can be moved from and asked again") {
+  TunedSelector selector(sample);
+  const TunedSelector taken = std::move(selector);
+  CHECK(taken == TunedSelector(sample));
+  CHECK(selector == taken);
+  CHECK(selector.select({.bytes = 600, .world_size = 6, .symmetric = true}) == Algorithm::two_shot);
+  selector = TunedSelector();
+  CHECK(selector.select({.bytes = 600, .world_size = 6, .symmetric = true}) == Algorithm::one_shot_packet);
 }
 
 TEST_CASE("a tuning table survives the way through text and through a file") {

@@ -41,13 +41,22 @@ struct CheckPolicy {
 template <class Category, class... Ps>
 inline constexpr int policies_of = (0 + ... + (policy_of<Ps, Category> ? 1 : 0));
 
+/// A class that meets the concept of the category it names.
+template <class P>
+concept valid_policy =
+    store_policy<P> || transport_policy<P> || topology_policy<P> || selector_policy<P> || tracer_policy<P>;
+
+/// A pack of such classes, no two of one category.
+template <class... Ps>
+concept valid_pack = (valid_policy<Ps> && ...) && policies_of<store_tag, Ps...> <= 1 &&
+                     policies_of<transport_tag, Ps...> <= 1 && policies_of<topology_tag, Ps...> <= 1 &&
+                     policies_of<selector_tag, Ps...> <= 1 && policies_of<tracer_tag, Ps...> <= 1;
+
 /// The same for a pack of policies as a whole.
 template <class... Ps>
 struct CheckPack {
   static_assert((CheckPolicy<Ps>::ok && ...));
-  static_assert(policies_of<store_tag, Ps...> <= 1 && policies_of<transport_tag, Ps...> <= 1 &&
-                    policies_of<topology_tag, Ps...> <= 1 && policies_of<selector_tag, Ps...> <= 1 &&
-                    policies_of<tracer_tag, Ps...> <= 1,
+  static_assert(!(valid_policy<Ps> && ...) || valid_pack<Ps...>,
                 "allfold: Communicator takes at most one policy of each category, and this pack has two of one; remove "
                 "one of them");
   static constexpr bool ok = true;

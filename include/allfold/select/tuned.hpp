@@ -5,13 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <allfold/base/config.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/policy/algorithm.hpp>
 #include <allfold/policy/selector.hpp>
@@ -19,6 +19,48 @@
 #include <allfold/select/tuning_table.hpp>
 
 namespace allfold {
+
+namespace detail {
+
+/// The rows of a table that hold for one world size and kind of memory.
+struct TuningRange {
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+};
+
+/// Those of the nearest world size that has any, the larger of two; empty if the kind of memory has none at all.
+constexpr TuningRange nearest_rows(std::span<const TuningRow> rows, int world_size, bool symmetric) noexcept {
+  TuningRange range;
+  int nearest = 0;
+  for (std::uint32_t i = 0; i < rows.size(); ++i) {
+    const TuningRow& row = rows[i];
+    if (row.symmetric != symmetric) continue;
+    const int distance = row.world_size < world_size ? world_size - row.world_size : row.world_size - world_size;
+    if (range.count > 0 && row.world_size == rows[range.first].world_size) {
+      ++range.count;
+    } else if (range.count == 0 || distance <= nearest) {
+      range = {i, 1};
+      nearest = distance;
+    }
+  }
+  return range;
+}
+
+/// nearest_rows of every world size of one window: a call of a collective has no time to search.
+struct TuningIndex {
+  TuningRange ranges[2][max_window_ranks + 1];
+
+  constexpr explicit TuningIndex(std::span<const TuningRow> rows) noexcept {
+    for (int world_size = 0; world_size <= max_window_ranks; ++world_size) {
+      ranges[0][world_size] = nearest_rows(rows, world_size, false);
+      ranges[1][world_size] = nearest_rows(rows, world_size, true);
+    }
+  }
+};
+
+inline constexpr TuningIndex default_tuning_index{default_tuning_table()};
+
+}  // namespace detail
 
 /// Chooses by a table of measured crossovers: the built-in one, or what a tuning run wrote. A world size without
 /// rows takes those of the nearest, the larger of two. Where a row's algorithm cannot run, the next larger row's
@@ -30,10 +72,13 @@ class TunedSelector {
 
   /// The built-in table.
   TunedSelector() noexcept = default;
+  // A move copies, so that what was moved from still has the rows that its index speaks of.
+  TunedSelector(const TunedSelector&) = default;
+  TunedSelector& operator=(const TunedSelector&) = default;
 
   /// These rows.
   /// @throws UsageError unless they are in order: ascending world size, symmetric before private, ascending bytes.
-  ALLFOLD_COLD explicit TunedSelector(std::vector<TuningRow> rows) : rows_(std::move(rows)) {
+  ALLFOLD_COLD explicit TunedSelector(std::vector<TuningRow> rows) : rows_(std::move(rows)), index_(rows_) {
     check_tuning_rows(rows_);
   }
 
@@ -55,18 +100,12 @@ class TunedSelector {
   }
 
   Algorithm select(const SelectionQuery& query) const noexcept {
-    const std::span<const TuningRow> table = rows();
     const AlgorithmSet usable = query.possible & suited(query.topology);
-    int world_size = 0;  // of the rows that hold
-    for (const TuningRow& row : table) {
-      if (row.symmetric != query.symmetric) continue;
-      // Rows ascend, so that the later of two as near is the larger.
-      if (world_size == 0 || distance(row.world_size, query) <= distance(world_size, query)) {
-        world_size = row.world_size;
-      }
-    }
-    for (const TuningRow& row : table) {
-      if (row.world_size != world_size || row.symmetric != query.symmetric || row.up_to_bytes < query.bytes) continue;
+    const bool in_window = query.world_size >= 0 && query.world_size <= max_window_ranks;
+    const detail::TuningRange range = in_window ? index_.ranges[query.symmetric ? 1 : 0][query.world_size]
+                                                : detail::nearest_rows(rows(), query.world_size, query.symmetric);
+    for (const TuningRow& row : rows().subspan(range.first, range.count)) {
+      if (row.up_to_bytes < query.bytes) continue;
       if (row.algorithm == Algorithm::none || usable.contains(row.algorithm)) return row.algorithm;
     }
     return Algorithm::none;
@@ -83,9 +122,6 @@ class TunedSelector {
   }
 
  private:
-  static int distance(int world_size, const SelectionQuery& query) noexcept {
-    return world_size < query.world_size ? query.world_size - world_size : world_size - query.world_size;
-  }
   /// hybrid_cube_mesh is for that topology, the others need a link between each pair of ranks.
   static AlgorithmSet suited(TopologyKind topology) noexcept {
     constexpr AlgorithmSet mesh = AlgorithmSet::of(Algorithm::hybrid_cube_mesh);
@@ -94,29 +130,33 @@ class TunedSelector {
     return {static_cast<std::uint8_t>(AlgorithmSet::all().bits & ~mesh.bits)};
   }
 
-  struct CloseFile {
-    void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+  struct File {
+    std::FILE* handle;
+    ~File() {
+      if (handle != nullptr) std::fclose(handle);
+    }
   };
 
   ALLFOLD_COLD static std::string read_file(const std::string& path) {
     constexpr std::size_t most_bytes = std::size_t{1} << 20;
-    const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
-    if (!file) throw SystemError("tuning table", errno, {"cannot open ", path});
+    const File file{std::fopen(path.c_str(), "rb")};
+    if (file.handle == nullptr) throw SystemError("tuning table", errno, {"cannot open ", path});
     std::string text;
     char chunk[4096];
     for (;;) {
-      const std::size_t got = std::fread(chunk, 1, sizeof chunk, file.get());
+      const std::size_t got = std::fread(chunk, 1, sizeof chunk, file.handle);
       if (got == 0) break;
       text.append(chunk, got);
       if (text.size() > most_bytes) {
         throw UsageError("tuning table", {path, " is larger than ", most_bytes, " bytes; expected a tuning table"});
       }
     }
-    if (std::ferror(file.get()) != 0) throw SystemError("tuning table", errno, {"cannot read ", path});
+    if (std::ferror(file.handle) != 0) throw SystemError("tuning table", errno, {"cannot read ", path});
     return text;
   }
 
   std::vector<TuningRow> rows_;  // empty: the built-in table
+  detail::TuningIndex index_ = detail::default_tuning_index;
 };
 static_assert(selector_policy<TunedSelector>);
 

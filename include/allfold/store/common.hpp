@@ -78,8 +78,9 @@ inline Sum add_decimal(std::string_view text, std::int64_t n, std::int64_t& sum)
 }
 
 [[noreturn]] ALLFOLD_COLD inline void throw_key_missing(const Where& where, std::string_view key, Duration timeout) {
-  throw TimeoutError(where, -1, {"key ", quoted(key), " did not appear; expected it within ", whole_ms(timeout),
-                                 " ms, got none; try a longer deadline, or see why the rank that sets it is late"});
+  throw TimeoutError(where, -1,
+                     {"key ", quoted(key), " did not appear; expected it within ", whole_ms(timeout),
+                      " ms, got none; try a longer deadline, or see why the rank that sets it is late"});
 }
 
 }  // namespace detail

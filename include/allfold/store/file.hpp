@@ -33,8 +33,8 @@ inline std::string file_name(std::string_view key) {
   std::string out = "k.";
   for (const char c : key) {
     const unsigned byte = static_cast<unsigned char>(c);
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                       c == '-' || c == '.';
+    const bool plain =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
     if (plain) {
       out += c;
     } else {
@@ -177,8 +177,9 @@ class FileStore {
       for (; ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0; backoff.sleep(deadline)) {
         if (errno != EWOULDBLOCK && errno != EINTR) fail(operation, errno, "lock", path);
         if (deadline.expired()) {
-          throw TimeoutError(operation, -1, {"another writer holds ", path, "; expected it within ",
-                                             detail::whole_ms(timeout), " ms; try a longer deadline"});
+          throw TimeoutError(operation, -1,
+                             {"another writer holds ", path, "; expected it within ", detail::whole_ms(timeout),
+                              " ms; try a longer deadline"});
         }
       }
     }

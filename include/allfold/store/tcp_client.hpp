@@ -35,8 +35,8 @@ class TcpClient {
   };
 
   /// Connects, and tries again while nobody listens there.
-  /// @throws TimeoutError if nobody does by the deadline; PeerError if it is no TcpStore's server, or has no place left;
-  /// UsageError if the secrets differ.
+  /// @throws TimeoutError if nobody does by the deadline; PeerError if it is no TcpStore's server, or has no place
+  /// left; UsageError if the secrets differ.
   TcpClient(Peer peer, Deadline deadline) : peer_(std::move(peer)) {
     const Duration timeout = deadline.remaining();
     Backoff backoff(std::chrono::milliseconds(1), std::chrono::milliseconds(100));
@@ -87,35 +87,39 @@ class TcpClient {
   };
 
   /// Keeps a request in the list while its call lasts.
-  struct Listed {
-    Listed(TcpClient& client, Pending& pending) : list(client.pending_) { list.push_back(&pending); self = &pending; }
+  class Listed {
+   public:
+    Listed(TcpClient& client, Pending& pending) : list_(client.pending_), self_(&pending) { list_.push_back(&pending); }
     ~Listed() {
-      for (Pending*& one : list) {
-        if (one != self) continue;
-        one = list.back();
-        list.pop_back();
+      for (Pending*& one : list_) {
+        if (one != self_) continue;
+        one = list_.back();
+        list_.pop_back();
         return;
       }
     }
     Listed(const Listed&) = delete;
     Listed& operator=(const Listed&) = delete;
 
-    std::vector<Pending*>& list;
-    Pending* self;
+   private:
+    std::vector<Pending*>& list_;
+    Pending* self_;
   };
 
   /// A thread's turn to send, or to receive.
-  struct Turn {
-    Turn(TcpClient& client, bool& taken) noexcept : client(client), taken(taken) { taken = true; }
+  class Turn {
+   public:
+    Turn(TcpClient& client, bool& taken) noexcept : client_(client), taken_(taken) { taken_ = true; }
     ~Turn() {
-      taken = false;
-      client.changed_.notify_all();
+      taken_ = false;
+      client_.changed_.notify_all();
     }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
 
-    TcpClient& client;
-    bool& taken;
+   private:
+    TcpClient& client_;
+    bool& taken_;
   };
 
   Where where(const char* operation) const { return {operation, peer_.rank, peer_.world_size}; }
@@ -261,8 +265,9 @@ class TcpClient {
         return false;
       }
       if (frame.status == Status::refused_full) {
-        throw PeerError(where("TcpStore"), 0, {"the store's server at ", address.text(), " has no place left; expected at most ",
-                                              frame.payload, " clients; try a larger TcpStoreLimits::clients"});
+        throw PeerError(where("TcpStore"), 0,
+                        {"the store's server at ", address.text(), " has no place left; expected at most ",
+                         frame.payload, " clients; try a larger TcpStoreLimits::clients"});
       }
       if (frame.status == Status::refused_secret) throw_secret(address);
       const std::string_view payload = frame.payload;
@@ -288,8 +293,9 @@ class TcpClient {
   }
 
   [[noreturn]] ALLFOLD_COLD void throw_secret(const TcpAddress& address) const {
-    throw UsageError(where("TcpStore"), {"the store's server at ", address.text(), " has another secret; expected the same "
-                                        "TcpStoreOptions::secret on all ranks"});
+    throw UsageError(where("TcpStore"), {"the store's server at ", address.text(),
+                                         " has another secret; expected the same "
+                                         "TcpStoreOptions::secret on all ranks"});
   }
 
   void check_sizes(const char* operation, TcpOp op, std::span<const std::string_view> texts) const {
@@ -297,7 +303,8 @@ class TcpClient {
     std::size_t total = 0;
     for (std::size_t i = 0; i < texts.size(); ++i) {
       const bool key = i == 0 || keys_only;
-      if (texts[i].size() > (key ? key_bytes_ : value_bytes_)) throw_size(operation, key ? "key" : "value", texts[i].size());
+      if (texts[i].size() > (key ? key_bytes_ : value_bytes_))
+        throw_size(operation, key ? "key" : "value", texts[i].size());
       total += 4 + texts[i].size();
     }
     if (total > value_bytes_ * 2 + key_bytes_) throw_size(operation, "list of keys", total);
@@ -305,7 +312,9 @@ class TcpClient {
 
   [[noreturn]] ALLFOLD_COLD void throw_size(const char* operation, const char* what, std::size_t bytes) const {
     const std::string_view kind = what;
-    const std::uint64_t most = kind == "key" ? key_bytes_ : kind == "value" ? value_bytes_ : value_bytes_ * 2 + key_bytes_;
+    const std::uint64_t most = kind == "key"     ? key_bytes_
+                               : kind == "value" ? value_bytes_
+                                                 : value_bytes_ * 2 + key_bytes_;
     throw UsageError(where(operation), {"the ", what, " is too long; expected at most ", most, " bytes, got ", bytes,
                                         "; try another TcpStoreOptions::limits on rank 0"});
   }
@@ -319,8 +328,9 @@ class TcpClient {
                          {"not all keys appeared of ", quoted(keys), "; expected them within ", whole_ms(timeout),
                           " ms; try a longer deadline, or see why the rank that sets them is late"});
     }
-    throw TimeoutError(where(operation), 0, {"the store's server did not answer; expected it within ",
-                                             whole_ms(timeout), " ms; it is unknown whether the call took effect"});
+    throw TimeoutError(where(operation), 0,
+                       {"the store's server did not answer; expected it within ", whole_ms(timeout),
+                        " ms; it is unknown whether the call took effect"});
   }
 
   [[noreturn]] ALLFOLD_COLD void throw_status(const char* operation, const Pending& reply, std::int64_t number,
@@ -330,8 +340,8 @@ class TcpClient {
                     number, reply.payload);
     }
     if (reply.status == Status::too_large) throw UsageError(where(operation), {reply.payload});
-    throw PeerError(where(operation), 0, {"the store's server refused: ", reply.payload,
-                                          "; try larger TcpStoreOptions::limits on rank 0"});
+    throw PeerError(where(operation), 0,
+                    {"the store's server refused: ", reply.payload, "; try larger TcpStoreOptions::limits on rank 0"});
   }
 
   const Peer peer_;

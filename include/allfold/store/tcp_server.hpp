@@ -25,7 +25,8 @@ namespace allfold::detail {
 class TcpServer {
  public:
   /// Takes over `listener`, which listens.
-  /// @throws UsageError if the limits contradict each other; SystemError if the system is out of descriptors or threads.
+  /// @throws UsageError if the limits contradict each other; SystemError if the system is out of descriptors or
+  /// threads.
   TcpServer(UniqueFd listener, std::string secret, const TcpStoreLimits& limits, const Where& where)
       : core_(std::move(secret), limits), listener_(std::move(listener)), owner_(::getpid()) {
     check(limits, where);
@@ -68,9 +69,10 @@ class TcpServer {
     }
     const std::size_t least = longest_request(limits) + 262144;
     if (limits.client_buffered_bytes < least || limits.buffered_bytes < limits.client_buffered_bytes) {
-      throw UsageError(where, {"TcpStoreLimits leave no room for one request; expected client_buffered_bytes of at least ",
-                               least, " and no more than buffered_bytes, got ", limits.client_buffered_bytes, " and ",
-                               limits.buffered_bytes, "; try a smaller value_bytes"});
+      throw UsageError(
+          where, {"TcpStoreLimits leave no room for one request; expected client_buffered_bytes of at least ", least,
+                  " and no more than buffered_bytes, got ", limits.client_buffered_bytes, " and ",
+                  limits.buffered_bytes, "; try a smaller value_bytes"});
     }
   }
 

@@ -28,18 +28,18 @@ struct TcpWaiter {
 /// The server's side of one connection.
 struct TcpSession {
   TcpBuffer in;
-  TcpBuffer out;                   ///< to be sent, front first
-  bool greeted = false;            ///< it said hello, and knows the secret
-  bool closing = false;            ///< to be dropped once `out` is empty; takes no more input
-  bool dropped = false;            ///< to be closed now
-  bool touched = false;            ///< listed for TcpCore::next_touched, or just taken from there
-  TcpSession* below = nullptr;     ///< the next in that list
-  Clock::time_point limit;         ///< the end of its patience: see TcpCore::timed
+  TcpBuffer out;                ///< to be sent, front first
+  bool greeted = false;         ///< it said hello, and knows the secret
+  bool closing = false;         ///< to be dropped once `out` is empty; takes no more input
+  bool dropped = false;         ///< to be closed now
+  bool touched = false;         ///< listed for TcpCore::next_touched, or just taken from there
+  TcpSession* below = nullptr;  ///< the next in that list
+  Clock::time_point limit;      ///< the end of its patience: see TcpCore::timed
   std::string nonce;
   std::vector<TcpWaiter> waiters;
   std::size_t waiter_bytes = 0;
-  std::size_t counted = 0;         ///< its share of TcpCore::buffered_bytes
-  UniqueFd socket;                 ///< these two are the owner's; TcpCore leaves them alone
+  std::size_t counted = 0;  ///< its share of TcpCore::buffered_bytes
+  UniqueFd socket;          ///< these two are the owner's; TcpCore leaves them alone
   std::uint32_t events = 0;
 };
 
@@ -263,8 +263,9 @@ class TcpCore {
     }
     const std::string* old = table_.find(key);
     const bool adds = op == TcpOp::set || op == TcpOp::add || op == TcpOp::compare_set;
-    const std::size_t more = (old == nullptr ? key.size() : 0) +
-                             (op == TcpOp::set ? value.size() : op == TcpOp::add ? 20 : desired.size());
+    const std::size_t more = (old == nullptr ? key.size() : 0) + (op == TcpOp::set   ? value.size()
+                                                                  : op == TcpOp::add ? 20
+                                                                                     : desired.size());
     if (adds && table_.bytes() - (old == nullptr ? 0 : old->size()) + more > limits_.stored_bytes) {
       return reply(session, id, Status::no_room, "the server holds as much as it may", now);
     }

@@ -39,9 +39,7 @@ struct TcpAddress {
     std::memcpy(&out, &storage, sizeof out);
     return out;
   }
-  std::uint16_t port() const noexcept {
-    return ntohs(storage.ss_family == AF_INET6 ? v6().sin6_port : v4().sin_port);
-  }
+  std::uint16_t port() const noexcept { return ntohs(storage.ss_family == AF_INET6 ? v6().sin6_port : v4().sin_port); }
   bool loopback() const noexcept {
     if (storage.ss_family == AF_INET) return (ntohl(v4().sin_addr.s_addr) >> 24) == 127;
     const sockaddr_in6 address = v6();
@@ -71,7 +69,8 @@ struct TcpAddress {
 
   ALLFOLD_COLD std::string text() const {
     const std::string digits = host();
-    return storage.ss_family == AF_INET6 ? concat({"[", digits, "]:", int{port()}}) : concat({digits, ":", int{port()}});
+    return storage.ss_family == AF_INET6 ? concat({"[", digits, "]:", int{port()}})
+                                         : concat({digits, ":", int{port()}});
   }
 };
 
@@ -90,7 +89,8 @@ inline std::vector<TcpAddress> resolve(const std::string& host, std::uint16_t po
   }
   std::vector<TcpAddress> out;
   if (status != 0) {
-    problem = concat({"cannot resolve ", host, ": ", status == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(status)});
+    problem =
+        concat({"cannot resolve ", host, ": ", status == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(status)});
     return out;
   }
   for (const addrinfo* one = list; one != nullptr; one = one->ai_next) {
@@ -134,8 +134,10 @@ ALLFOLD_COLD inline UniqueFd listen_at(const Where& where, const std::string& ho
     number = errno;
     problem = address.text();
   }
-  throw SystemError(where, number, {"cannot listen at ", problem, ", which must be an address of this host with a free "
-                                    "port (try port 0, or share one TcpStore among communicators)"});
+  throw SystemError(where, number,
+                    {"cannot listen at ", problem,
+                     ", which must be an address of this host with a free "
+                     "port (try port 0, or share one TcpStore among communicators)"});
 }
 
 /// Connects without blocking past the deadline. No socket on failure, and then `number` is an errno.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
 #include <span>
 
 #include <allfold/base/error.hpp>
@@ -37,12 +36,12 @@ class FixedTopology {
   /// @throws UsageError if the world size is not the matrix's, or larger than a window spans.
   LinkMatrix links(std::span<const Identity> ranks) const {
     const auto world_size = static_cast<int>(ranks.size());
-    if (!matrix_) {
+    if (matrix_.world_size == 0) {
       if (world_size > max_window_ranks) refuse_world_size(world_size);
       return fully_connected_links(world_size);
     }
-    if (matrix_->world_size != world_size) refuse_mismatch(matrix_->world_size, world_size);
-    return *matrix_;
+    if (matrix_.world_size != world_size) refuse_mismatch(matrix_.world_size, world_size);
+    return matrix_;
   }
 
  private:
@@ -72,7 +71,7 @@ class FixedTopology {
                                   " ranks, got ", got, "; try FixedTopology() for ranks that are all linked"});
   }
 
-  std::optional<LinkMatrix> matrix_;
+  LinkMatrix matrix_;  // of no ranks: fully connected
 };
 static_assert(topology_policy<FixedTopology>);
 

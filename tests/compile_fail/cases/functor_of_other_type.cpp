@@ -1,0 +1,19 @@
+// expect: allfold: this operator does not combine two elements
+// SPDX-License-Identifier: Apache-2.0
+#include <vector>
+
+#include <allfold/allfold.hpp>
+
+struct Point {
+  int x;
+};
+
+int main() {
+  auto comm = allfold::Communicator<>::create(allfold::environment());
+  Point data[4] = {};
+#ifdef ALLFOLD_POSITIVE_CONTROL
+  comm.all_reduce(data, [](Point a, Point b) { return Point{a.x + b.x}; });
+#else
+  comm.all_reduce(data, [](int* a, int* b) { return a < b; });
+#endif
+}
