@@ -54,18 +54,19 @@ class BasicCommunicator {
   /// @throws UsageError, TimeoutError that names who did not come, MismatchError, PeerError, SystemError.
   template <class... Arguments>
   static BasicCommunicator create(const Environment& environment, Arguments&&... arguments) {
-    static_assert((known_argument<std::remove_cvref_t<Arguments>> && ...),
-                  "allfold: create takes an Environment, then Options and objects of the communicator's own policy types; "
-                  "name the policy among the template arguments of Communicator, or remove the argument");
+    static_assert(
+        (known_argument<std::remove_cvref_t<Arguments>> && ...),
+        "allfold: create takes an Environment, then Options and objects of the communicator's own policy types; "
+        "name the policy among the template arguments of Communicator, or remove the argument");
     const Options options = detail::take_or_default<Options>(arguments...);
     check_environment(environment, Transport::name, Transport::max_world_size);
     check_options(Where("create", environment.rank, environment.world_size), options);
     const Deadline deadline = Deadline::after(options.rendezvous_timeout);
-    return BasicCommunicator(environment, options, deadline, detail::take_store<Store>(environment, deadline, std::forward<Arguments>(arguments)...),
-                             detail::take_or_default<Transport>(arguments...),
-                             detail::take_or_default<Topology>(arguments...),
-                             detail::take_or_default<Selector>(arguments...),
-                             detail::take_or_default<Tracer>(arguments...));
+    return BasicCommunicator(
+        environment, options, deadline,
+        detail::take_store<Store>(environment, deadline, std::forward<Arguments>(arguments)...),
+        detail::take_or_default<Transport>(arguments...), detail::take_or_default<Topology>(arguments...),
+        detail::take_or_default<Selector>(arguments...), detail::take_or_default<Tracer>(arguments...));
   }
 
   /// The same without a throw, so that a caller can fall back: to fewer ranks, or to another transport.
@@ -252,8 +253,8 @@ class BasicCommunicator {
       for (std::size_t r = 0; r < sizes.size(); ++r) {
         if (sizes[r] == bytes) continue;
         throw MismatchError(where, static_cast<int>(r),
-                            {"ranks disagree on the size; this rank allocates ", bytes, " bytes, rank ", r, " ", sizes[r],
-                             "; every rank must allocate as much"});
+                            {"ranks disagree on the size; this rank allocates ", bytes, " bytes, rank ", r, " ",
+                             sizes[r], "; every rank must allocate as much"});
       }
       allocation = transport_.allocate(meeting, bytes == 0 ? element_bytes : bytes);
     });
@@ -261,7 +262,8 @@ class BasicCommunicator {
     return allocation;
   }
 
-  SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in, const Located& out) const noexcept {
+  SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in,
+                       const Located& out) const noexcept {
     return {.bytes = bytes,
             .world_size = world_size(),
             .topology = session_.topology,
@@ -316,10 +318,13 @@ class BasicCommunicator {
                                 .inputs = buffer_at(from),
                                 .outputs = buffer_at(to),
                                 .mesh = session_.mesh};
-    run(where, record, options, [&] {
-      return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record,
-                               options.timeout.value_or(session_.options.timeout));
-    }, sizeof(T));
+    run(
+        where, record, options,
+        [&] {
+          return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record,
+                                   options.timeout.value_or(session_.options.timeout));
+        },
+        sizeof(T));
   }
 
   /// What does not depend on the call's arguments.
@@ -337,9 +342,9 @@ class BasicCommunicator {
     const Where where = session_.where("barrier");
     enter(where);
     auto& channel = channel_of(where, options);
-    run(where, record, options, [&] {
-      return launch_barrier(channel, record, options.timeout.value_or(session_.options.timeout));
-    }, 0);
+    run(
+        where, record, options,
+        [&] { return launch_barrier(channel, record, options.timeout.value_or(session_.options.timeout)); }, 0);
   }
 
   /// Runs a launch, traces it, and throws if it failed.

@@ -22,22 +22,23 @@ struct FailureReport {
   const Failure& f = report.failure;
   const int source = f.source;
   const bool mine = source == where.rank();
-  const std::string call = concat({"call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), " (",
-                                   report.by_call.text(), ")"});
+  const std::string call =
+      concat({"call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), " (", report.by_call.text(), ")"});
   const std::string noticed = f.by == where.rank() ? std::string() : concat({", noticed by rank ", unsigned{f.by}});
   const std::string head = report.earlier ? "the communicator ended earlier: " : "";
   const char* const end = "; this communicator has ended, create it again to go on";
   switch (f.code) {
     case ErrorCode::mismatch:
-      throw MismatchError(where, mine ? f.by : source,
-                          {head, "ranks disagree in call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel),
-                           "; rank ", unsigned{f.by}, " calls ", report.by_call.text(), ", but rank ", source, " calls ",
-                           report.source_call.text(), "; every rank must make the same calls in the same order", end});
+      throw MismatchError(
+          where, mine ? f.by : source,
+          {head, "ranks disagree in call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), "; rank ",
+           unsigned{f.by}, " calls ", report.by_call.text(), ", but rank ", source, " calls ",
+           report.source_call.text(), "; every rank must make the same calls in the same order", end});
     case ErrorCode::peer:
       throw PeerError(where, source,
                       {head, f.departed ? "rank " : "the process of rank ", source,
-                       f.departed ? " destroyed its communicator" : " is gone", " and did not arrive at ", call, noticed,
-                       "; expected it to take part", end});
+                       f.departed ? " destroyed its communicator" : " is gone", " and did not arrive at ", call,
+                       noticed, "; expected it to take part", end});
     default:
       throw TimeoutError(where, source,
                          {head, mine ? "this rank came too late for " : "", mine ? "" : "rank ",

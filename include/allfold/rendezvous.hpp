@@ -89,9 +89,10 @@ class StoreGather {
       if (!store_.check(theirs, soon)) missing += concat({missing.empty() ? "" : ", ", r});
     }
     if (missing.empty()) return;
-    throw TimeoutError(where_, from,
-                       {"rank ", missing, " of ", world_size_, " did not arrive (at \"", step, "\"); expected all within ",
-                        milliseconds(timeout_), " ms; see whether they were started and meet at the same place"});
+    throw TimeoutError(
+        where_, from,
+        {"rank ", missing, " of ", world_size_, " did not arrive (at \"", step, "\"); expected all within ",
+         milliseconds(timeout_), " ms; see whether they were started and meet at the same place"});
   }
 
   StoreRef store_;
@@ -144,7 +145,8 @@ class Rendezvous {
       const Where where("create", rank_, environment.world_size);
       const std::string reason = concat({"rank ", rank_, " is taken twice; expected every rank from 0 to ",
                                          environment.world_size - 1, " once; see how the ranks are numbered"});
-      StoreGather(store_, concat({job_, "/", number - 1}), where, rank_, environment.world_size, deadline).give_up(reason);
+      StoreGather(store_, concat({job_, "/", number - 1}), where, rank_, environment.world_size, deadline)
+          .give_up(reason);
       throw UsageError(where, {reason});
     }
     return number;
@@ -158,7 +160,8 @@ class Rendezvous {
 };
 
 /// Throws UsageError unless the environment names a rank of a world.
-ALLFOLD_COLD inline void check_environment(const Environment& environment, std::string_view transport, int max_world_size) {
+ALLFOLD_COLD inline void check_environment(const Environment& environment, std::string_view transport,
+                                           int max_world_size) {
   const Where where("create", environment.rank, environment.world_size);
   if (environment.world_size < 1 || environment.world_size > max_world_size) {
     throw UsageError("create", {"the world size is ", environment.world_size, "; expected 1 to ", max_world_size,
@@ -202,9 +205,9 @@ ALLFOLD_COLD inline void check_introductions(const Where& where, const std::vect
     const Introduction& theirs = all[r];
     const auto agree = [&](std::string_view what, std::uint64_t a, std::uint64_t b) {
       if (a == b) return;
-      throw MismatchError(where, static_cast<int>(r),
-                          {"ranks disagree on ", what, "; this rank has ", a, ", rank ", r, " has ", b,
-                           "; give every rank the same"});
+      throw MismatchError(
+          where, static_cast<int>(r),
+          {"ranks disagree on ", what, "; this rank has ", a, ", rank ", r, " has ", b, "; give every rank the same"});
     };
     if (std::string_view(mine.transport) != theirs.transport) {
       throw MismatchError(where, static_cast<int>(r),

@@ -28,9 +28,9 @@ struct Session {
   TopologyKind topology = TopologyKind::fully_connected;
   MeshPlace mesh;
   bool fast_path = true;
-  std::string store_prefix;              ///< of this communicator's keys
-  int allocations = 0;                   ///< collective, so the same on every rank
-  std::optional<FailureReport> failed;   ///< set once; every later call says it again
+  std::string store_prefix;             ///< of this communicator's keys
+  int allocations = 0;                  ///< collective, so the same on every rank
+  std::optional<FailureReport> failed;  ///< set once; every later call says it again
 
   Where where(std::string_view operation, SourceLocation location = SourceLocation::current()) const {
     return Where(operation, rank, world_size, location);
@@ -118,8 +118,9 @@ ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int>
     throw UsageError(where, {"the selector's candidates do not include ", allfold::name(algorithm),
                              ", so it is not compiled; choose a selector that has it"});
   }
-  throw UsageError(where, {allfold::name(algorithm), " cannot run ", bytes,
-                           " bytes of these elements on this topology; ask would_choose(), or leave the choice to the selector"});
+  throw UsageError(
+      where, {allfold::name(algorithm), " cannot run ", bytes,
+              " bytes of these elements on this topology; ask would_choose(), or leave the choice to the selector"});
 }
 
 }  // namespace allfold

@@ -52,9 +52,7 @@ struct FinalFold {
   int world_size;
 
   ALLFOLD_HD accumulator first(const source& x) const noexcept { return x; }
-  ALLFOLD_HD accumulator next(const accumulator& sum, const source& x) const noexcept {
-    return reduction.join(sum, x);
-  }
+  ALLFOLD_HD accumulator next(const accumulator& sum, const source& x) const noexcept { return reduction.join(sum, x); }
   ALLFOLD_HD result last(const accumulator& sum) const noexcept { return reduction.finish(sum, world_size); }
 };
 

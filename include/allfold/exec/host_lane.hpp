@@ -73,7 +73,8 @@ class HostLane {
 
   void copy(void* to, const void* from, std::size_t bytes) const noexcept {
     const Range part = part_of({0, bytes}, lanes(), lane(), cache_line_bytes);
-    if (part.size() != 0) near_copy(static_cast<char*>(to) + part.begin, static_cast<const char*>(from) + part.begin, part.size());
+    if (part.size() != 0)
+      near_copy(static_cast<char*>(to) + part.begin, static_cast<const char*>(from) + part.begin, part.size());
   }
 
   bool fetch(void* to, int peer, const void* from, std::size_t bytes, Reach reach) noexcept {

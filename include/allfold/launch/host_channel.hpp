@@ -23,8 +23,8 @@ class HostChannel {
         control_(control),
         peers_(peers),
         team_(view.layout.blocks, lanes),
-        scratch_bytes_(peers.same_process ? 0
-                                          : HostLane::piece_bytes * static_cast<std::size_t>(view.layout.world_size - 1)),
+        scratch_bytes_(
+            peers.same_process ? 0 : HostLane::piece_bytes * static_cast<std::size_t>(view.layout.world_size - 1)),
         index_(index) {
     const std::size_t bytes = scratch_bytes_ * static_cast<std::size_t>(team_.blocks() * lanes);
     if (bytes != 0) scratch_ = map_private("create", bytes);

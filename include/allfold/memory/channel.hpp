@@ -49,7 +49,8 @@ struct ChannelLayout {
   std::size_t bytes = 0;  ///< of the whole part
 
   static ChannelLayout of(int world_size, int blocks, int packets, std::size_t staging_bytes) noexcept {
-    ChannelLayout layout{.world_size = world_size, .blocks = blocks, .packets = packets, .staging_bytes = staging_bytes};
+    ChannelLayout layout{
+        .world_size = world_size, .blocks = blocks, .packets = packets, .staging_bytes = staging_bytes};
     const std::size_t pads = sizeof(SignalLine) * static_cast<std::size_t>(blocks * leg_count * world_size);
     layout.packets_offset = page_up(2 * sizeof(PublishedCall) + pads);
     layout.staging_offset =

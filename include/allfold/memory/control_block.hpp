@@ -42,8 +42,8 @@ struct Failure {
 
 /// What all channels of a communicator share. Lies in rank 0's part, which outlives rank 0: memory stays mapped.
 struct alignas(cache_line_bytes) ControlBlock {
-  std::uint64_t abort;     ///< 0, or the packed Failure that poisoned the communicator
-  RankMask departed;       ///< ranks that destroyed their communicator
+  std::uint64_t abort;                     ///< 0, or the packed Failure that poisoned the communicator
+  RankMask departed;                       ///< ranks that destroyed their communicator
   std::uint64_t verify[max_window_ranks];  ///< [rank] written by each rank at rendezvous and read by all
 
   /// Takes the failure down as the communicator's, unless an earlier one stands; returns the one that stands.

@@ -19,8 +19,8 @@ enum class Arrival : std::uint8_t { not_yet, here, mismatched };
 /// they may wrap around. A peer ahead of us has passed this meeting, which it cannot unless our tags agreed.
 ALLFOLD_HD constexpr Arrival arrival(std::uint64_t seen, std::uint64_t expected) noexcept {
   if (seen == expected) return Arrival::here;
-  const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(seen >> 32) -
-                                               static_cast<std::uint32_t>(expected >> 32));
+  const auto ahead =
+      static_cast<std::int32_t>(static_cast<std::uint32_t>(seen >> 32) - static_cast<std::uint32_t>(expected >> 32));
   if (ahead == 0) return Arrival::mismatched;
   return ahead > 0 ? Arrival::here : Arrival::not_yet;
 }

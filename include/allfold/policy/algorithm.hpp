@@ -13,8 +13,9 @@ namespace allfold {
 /// fallback: two_shot in chunks, at any size.
 enum class Algorithm : std::uint8_t { none, one_shot, one_shot_packet, two_shot, two_shot_packet, hybrid_cube_mesh };
 
-inline constexpr Algorithm all_algorithms[] = {Algorithm::none,     Algorithm::one_shot,        Algorithm::one_shot_packet,
-                                               Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::hybrid_cube_mesh};
+inline constexpr Algorithm all_algorithms[] = {
+    Algorithm::none,     Algorithm::one_shot,        Algorithm::one_shot_packet,
+    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::hybrid_cube_mesh};
 
 constexpr std::string_view name(Algorithm algorithm) noexcept {
   switch (algorithm) {
@@ -52,9 +53,9 @@ struct SelectionQuery {
   std::size_t bytes = 0;  ///< count * sizeof(T)
   int world_size = 1;
   TopologyKind topology = TopologyKind::fully_connected;
-  bool symmetric = false;        ///< input and output both lie in symmetric memory
-  bool aligned = true;           ///< both start at a multiple of 16 bytes, and `bytes` is one
-  std::size_t buffer_bytes = 0;  ///< the communicator's staging buffer
+  bool symmetric = false;                       ///< input and output both lie in symmetric memory
+  bool aligned = true;                          ///< both start at a multiple of 16 bytes, and `bytes` is one
+  std::size_t buffer_bytes = 0;                 ///< the communicator's staging buffer
   AlgorithmSet possible = AlgorithmSet::all();  ///< what can run this call; `none` always can
 };
 

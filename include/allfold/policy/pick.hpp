@@ -16,10 +16,11 @@ namespace allfold {
 /// names the offender where it says what it instantiates.
 template <class Offender>
 struct CheckPolicy {
-  static_assert(any_policy<Offender>,
-                "allfold: Communicator takes a store, a transport, a topology, a selector and a tracer, and this type is "
-                "none of them; if it is a policy of yours, write `using policy_category = allfold::store_tag;` (or "
-                "transport_tag, topology_tag, selector_tag, tracer_tag) in it");
+  static_assert(
+      any_policy<Offender>,
+      "allfold: Communicator takes a store, a transport, a topology, a selector and a tracer, and this type is "
+      "none of them; if it is a policy of yours, write `using policy_category = allfold::store_tag;` (or "
+      "transport_tag, topology_tag, selector_tag, tracer_tag) in it");
   static_assert(!policy_of<Offender, store_tag> || store_policy<Offender>,
                 "allfold: this store lacks a member that allfold::store_policy asks for; give it set, get, wait, add, "
                 "check, erase and compare_set as policy/store.hpp lists them");
@@ -70,8 +71,8 @@ struct Pick {
 };
 template <class Category, class Default, class P, class... Ps>
 struct Pick<Category, Default, P, Ps...> {
-  using type = typename std::conditional_t<policy_of<P, Category>, std::type_identity<P>,
-                                           Pick<Category, Default, Ps...>>::type;
+  using type =
+      typename std::conditional_t<policy_of<P, Category>, std::type_identity<P>, Pick<Category, Default, Ps...>>::type;
 };
 
 }  // namespace detail

@@ -23,8 +23,8 @@ namespace allfold {
 ///   connect(meeting, identities, options) maps control memory and channels; proves that bytes arrive at every rank
 ///   allocate(meeting, bytes) -> allocation_type
 ///       symmetric memory: a shared pointer that frees it, to something with `data()` and `window()`
-///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window; offset}
-///   publishes() -> bool                   whether peers can read any memory whose address they are told
+///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window;
+///   offset} publishes() -> bool                   whether peers can read any memory whose address they are told
 ///   packet_bytes() -> std::size_t         the longest vector that travels in packets
 ///   staging_bytes() -> std::size_t        staging memory of one rank and channel
 ///   channel(i) -> channel_type&           what `launch_all_reduce` and `launch_barrier` take, which are found by

@@ -30,9 +30,8 @@ ALLFOLD_HD bool hybrid_cube_mesh(E& e, const AllReduceCall<Reduction>& call) {
     const Buffer partials = slice<Partial>(e.staging(stage_bytes), mine.begin - begin);
     if (staged) e.copy(inputs.at[me], call.in + mine.begin, mine.size() * sizeof(T));
     if (!meet(e, Leg::start, neighbours)) return false;
-    const bool quad_folded =
-        e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad), partials,
-               only_rank(me), mine.size());
+    const bool quad_folded = e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad),
+                                    partials, only_rank(me), mine.size());
     if (!e.sync(quad_folded) || !meet(e, Leg::folded, neighbours)) return false;
     const int partner = call.mesh.partner;
     const bool joined = e.fold(FinalFold<Reduction>{call.reduction, e.world_size()}, partials,

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <allfold/algo/chunk.hpp>
-#include <allfold/algo/symmetric/call.hpp>
 #include <allfold/algo/executor.hpp>
 #include <allfold/algo/symmetric/barrier.hpp>
+#include <allfold/algo/symmetric/call.hpp>
 
 namespace allfold {
 

@@ -48,8 +48,7 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
     const Range mine = block_part(me);
     const Buffer published = e.outputs(call.outputs);
     Buffer inputs = stage_in ? slice<T>(e.staging(0), mine.begin - begin) : slice<T>(e.inputs(call.inputs), mine.begin);
-    Buffer outputs = stage_out ? slice<T>(e.staging(stage_bytes), mine.begin - begin)
-                               : slice<T>(published, mine.begin);
+    Buffer outputs = stage_out ? slice<T>(e.staging(stage_bytes), mine.begin - begin) : slice<T>(published, mine.begin);
     inputs.at[me] = const_cast<T*>(call.in + mine.begin);
     outputs.at[me] = call.out + mine.begin;
     const bool push = stage_out || call.outputs.reach == Reach::mapped;

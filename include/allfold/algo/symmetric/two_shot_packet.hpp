@@ -2,9 +2,9 @@
 #pragma once
 
 #include <allfold/algo/chunk.hpp>
-#include <allfold/algo/symmetric/call.hpp>
 #include <allfold/algo/executor.hpp>
 #include <allfold/algo/symmetric/barrier.hpp>
+#include <allfold/algo/symmetric/call.hpp>
 
 namespace allfold {
 
@@ -27,8 +27,8 @@ ALLFOLD_HD bool two_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
     const int owner = me + step < e.world_size() ? me + step : me + step - e.world_size();
     e.post(Stage::inputs, call.in, shard(owner), only_rank(owner));
   }
-  bool ok = e.fold_posted(FullFold<Reduction>{call.reduction, e.world_size()}, call.in, shard(me), call.out, others,
-                          true);
+  bool ok =
+      e.fold_posted(FullFold<Reduction>{call.reduction, e.world_size()}, call.in, shard(me), call.out, others, true);
   for (int step = 1; step < e.world_size() && ok; ++step) {
     const int owner = me + step < e.world_size() ? me + step : me + step - e.world_size();
     ok = e.collect(owner, shard(owner), call.out);
