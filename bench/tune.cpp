@@ -14,7 +14,7 @@
 namespace bench {
 namespace {
 
-constexpr double change_cost = 0.03;
+constexpr double change_cost = 0.1;
 constexpr double impossible = std::numeric_limits<double>::infinity();
 constexpr std::size_t algorithm_count = std::size(allfold::all_algorithms);
 

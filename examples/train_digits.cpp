@@ -187,6 +187,7 @@ void run_rank(const allfold::Environment& environment, const Settings& settings)
     print(results, trainer, comm.world_size());
     if (ok) std::printf("\nevery training has at least %.0f%% and the bits that it must have\n", 100 * wanted_accuracy);
   }
+  comm.barrier();  // a rank that fails ends the others: not before rank 0 has printed
   if (!ok) throw std::runtime_error("train_digits: an accuracy is too low, or bits differ");
 }
 

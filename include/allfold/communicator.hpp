@@ -270,7 +270,7 @@ class BasicCommunicator {
             .symmetric = in.window != nullptr && out.window != nullptr,
             .aligned = ((bytes | in.offset | out.offset) & 15U) == 0,
             .buffer_bytes = options().buffer_bytes,
-            .possible = possible_algorithms(session_, bytes, element_bytes, transport_.packet_bytes())};
+            .possible = possible_algorithms(session_, element_bytes)};
   }
 
   Algorithm ask_selector(const SelectionQuery& query) const {
@@ -289,9 +289,7 @@ class BasicCommunicator {
 
   Buffer buffer_at(const Located& place) const noexcept {
     if (place.window != nullptr) return place.window->buffer(place.offset, world_size());
-    Buffer buffer;
-    buffer.reach = transport_.publishes() ? Reach::published : Reach::own;
-    return buffer;
+    return {};
   }
 
   template <class R, class T = typename R::value_type>

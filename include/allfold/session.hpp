@@ -54,13 +54,12 @@ ALLFOLD_COLD inline void place_in_topology(Session& session, const LinkMatrix& l
 /// A larger element does not travel in packets.
 inline constexpr std::size_t largest_packet_element = 1024;
 
-/// The algorithms that can run `bytes` of elements of `element_bytes` with that topology and those packets.
-inline AlgorithmSet possible_algorithms(const Session& session, std::size_t bytes, std::size_t element_bytes,
-                                        std::size_t packet_bytes) noexcept {
+/// The algorithms that can run elements of that size, with that topology.
+inline AlgorithmSet possible_algorithms(const Session& session, std::size_t element_bytes) noexcept {
   AlgorithmSet set = AlgorithmSet::of(Algorithm::none);
   if (session.topology == TopologyKind::fully_connected) {
     set = set | AlgorithmSet::of(Algorithm::one_shot) | AlgorithmSet::of(Algorithm::two_shot);
-    if (bytes <= packet_bytes && element_bytes <= largest_packet_element) {
+    if (element_bytes <= largest_packet_element) {
       set = set | AlgorithmSet::of(Algorithm::one_shot_packet) | AlgorithmSet::of(Algorithm::two_shot_packet);
     }
   }

@@ -4,7 +4,7 @@
 /// The input is a list of steps. The first byte of each is the connection (low two bits) and the action (next three):
 ///   0 feed   u8 n, n bytes          the connection's bytes as they are
 ///   1 frame  u8 n, n bytes          the same with their length before them
-///   2 hello                         what a client says that knows the secret
+///   2 hello  u8 rank                what a client says that knows the secret; 255: of any rank
 ///   3 take   u8 n                   n of the server's bytes leave
 ///   4 wait   u8 n                   n times 100 ms pass
 ///   5 close                         the connection ends; the next step opens another
@@ -92,7 +92,12 @@ class Machine {
         feed(session, frame);
         break;
       }
-      case 2: feed(session, encode_hello(secret, session.nonce, std::string(tcp_nonce_bytes, 'c'))); break;
+      case 2: {
+        const std::uint32_t rank = input.integer<std::uint8_t>();
+        const std::string card = tcp_card(rank == 255 ? tcp_any_rank : rank, std::string(tcp_nonce_bytes, 'c'));
+        feed(session, encode_hello(secret, session.nonce, card));
+        break;
+      }
       case 3: take(i, input.integer<std::uint8_t>()); break;
       case 4:
         now_ += std::chrono::milliseconds(100 * input.integer<std::uint8_t>());

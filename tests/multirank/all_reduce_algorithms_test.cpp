@@ -30,9 +30,9 @@ constexpr std::initializer_list<Algorithm> packets = {Algorithm::one_shot_packet
 constexpr std::size_t guard = allfold_test::guard_elems;
 
 /// Every placement of input and output: in private and symmetric memory, in place and not, aligned and not.
-template <class T, class Op, class... Want>
-void check_placements(Comm& comm, const Op& op, Algorithm algorithm, std::size_t count, std::uint64_t seed,
-                      const Want&... want) {
+template <class T, class Op>
+void check_placements(Comm& comm, const Op& op, Algorithm algorithm, std::size_t count,
+                      std::uint64_t seed) {
   const std::size_t room = count + 3 * guard;
   allfold_test::PrivateField<T> private_a(room);
   allfold_test::PrivateField<T> private_b(room);
@@ -47,16 +47,15 @@ void check_placements(Comm& comm, const Op& op, Algorithm algorithm, std::size_t
                                     {symmetric_a.span(), private_b.span()}};
   for (const auto& [in, out] : fields) {
     const bool in_place = in.data() == out.data();
-    allfold_test::check_all_reduce<T>(comm, op, {in, out, guard, guard}, count, seed, options, want...);
-    allfold_test::check_all_reduce<T>(comm, op, {in, out, guard + 1, guard + (in_place ? 1 : 3)}, count, seed, options,
-                                      want...);
+    allfold_test::check_all_reduce<T>(comm, op, {in, out, guard, guard}, count, seed, options);
+    allfold_test::check_all_reduce<T>(comm, op, {in, out, guard + 1, guard + (in_place ? 1 : 3)}, count, seed, options);
   }
 }
 
 template <class T, class Op>
 void check_algorithms(const allfold::Environment& environment, const Op& op, int blocks, int lanes) {
-  Comm comm = Comm::create(
-      environment, allfold::Options{.buffer_bytes = std::size_t{64} << 10, .blocks = blocks, .lanes = lanes});
+  const allfold::Options options{.buffer_bytes = std::size_t{64} << 10, .blocks = blocks, .lanes = lanes};
+  Comm comm = Comm::create(environment, options);
   std::uint64_t seed = 100;
   for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{5}, std::size_t{64}, std::size_t{777}}) {
     for (const Algorithm algorithm : packets) check_placements<T>(comm, op, algorithm, count, ++seed);
@@ -76,18 +75,6 @@ allfold::LinkMatrix mesh() {
   return matrix;
 }
 
-/// Each quad's fold in ascending order, then the two joined.
-template <class T, class Op>
-T mesh_fold(const Op& op, std::span<const T> x) {
-  const allfold::Reduction<Op, T> reduction{op};
-  const auto quad = [&](std::size_t first) {
-    auto a = reduction.lift(x[first]);
-    for (std::size_t i = 1; i < 4; ++i) a = reduction.merge(a, x[first + i]);
-    return a;
-  };
-  return reduction.finish(reduction.join(quad(0), quad(4)), 8);
-}
-
 }  // namespace
 
 TEST_CASE("every algorithm gives the same bits, with one lane") {
@@ -96,15 +83,20 @@ TEST_CASE("every algorithm gives the same bits, with one lane") {
   });
 }
 
-TEST_CASE("several blocks") {
+TEST_CASE("two blocks of one lane") {
   allfold_test::over_ranks({1, 2, 3}, [](const allfold::Environment& environment) {
     check_algorithms<float>(environment, allfold::sum, 2, 1);
   });
 }
 
-TEST_CASE("several blocks of several lanes") {
+TEST_CASE("two blocks of two lanes") {
   allfold_test::over_ranks({2, 3}, [](const allfold::Environment& environment) {
     check_algorithms<float>(environment, allfold::sum, 2, 2);
+  });
+}
+
+TEST_CASE("three blocks of two lanes") {
+  allfold_test::over_ranks({2}, [](const allfold::Environment& environment) {
     check_algorithms<float>(environment, allfold::sum, 3, 2);
   });
 }
@@ -119,9 +111,8 @@ TEST_CASE("hybrid cube mesh folds each quad, then joins the two") {
   allfold_test::over_ranks({8}, [](const allfold::Environment& environment) {
     Comm comm = Comm::create(environment, allfold::FixedTopology(mesh()),
                              allfold::Options{.buffer_bytes = std::size_t{64} << 10});
-    const auto want = [](std::span<const float> x) { return mesh_fold<float>(allfold::sum, x); };
     for (const std::size_t count : {std::size_t{0}, std::size_t{3}, std::size_t{777}, std::size_t{30011}}) {
-      check_placements<float>(comm, allfold::sum, Algorithm::hybrid_cube_mesh, count, count, want);
+      check_placements<float>(comm, allfold::sum, Algorithm::hybrid_cube_mesh, count, count);
     }
   });
 }

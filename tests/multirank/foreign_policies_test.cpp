@@ -85,7 +85,7 @@ class Blackboard {
 };
 static_assert(allfold::store_policy<Blackboard>);
 
-/// A transport: allfold's own under another name, which counts allocations and hides private memory from peers.
+/// A transport: allfold's own under another name, which counts allocations.
 class Courier {
  public:
   using policy_category = allfold::transport_tag;
@@ -104,8 +104,6 @@ class Courier {
     return inner_.allocate(meeting, bytes);
   }
   auto find(const void* pointer, std::size_t bytes) const noexcept { return inner_.find(pointer, bytes); }
-  bool publishes() const noexcept { return false; }
-  std::size_t packet_bytes() const noexcept { return inner_.packet_bytes(); }
   std::size_t staging_bytes() const noexcept { return inner_.staging_bytes(); }
   channel_type& channel(int index) noexcept { return inner_.channel(index); }
   auto failure() const noexcept { return inner_.failure(); }
@@ -187,7 +185,7 @@ TEST_CASE("a foreign transport") {
   over_ranks({1, 2, 4}, [](const allfold::Environment& environment) {
     auto comm = allfold::Communicator<Courier>::create(environment);
     expect_sums(comm, 7);
-    expect_sums(comm, 300000);  // peers cannot read it: it passes through staging memory
+    expect_sums(comm, 300000);
     auto symmetric = comm.template allocate<float>(1000);
     EXPECT(comm.transport().allocations() == 1);
     for (float& x : symmetric) x = 0.5F;

@@ -138,10 +138,11 @@ TEST_CASE("create again, and again, in the same processes") {
   });
 }
 
-TEST_CASE("two communicators side by side") {
+TEST_CASE("two communicators side by side share a store") {
   allfold_test::over_ranks({2, 3}, [](const allfold::Environment& environment) {
-    Comm first = Comm::create(environment);
-    Comm second = Comm::create(environment);
+    allfold::TcpStore store = allfold::TcpStore::connect(environment, allfold::Deadline::after(bounded));
+    Comm first = Comm::create(environment, store);
+    Comm second = Comm::create(environment, store);
     for (int round = 0; round < 10; ++round) {
       expect_works(second);
       expect_works(first);

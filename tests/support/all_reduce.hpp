@@ -101,10 +101,11 @@ void check_result(const Fields<T>& fields, std::size_t count, std::uint64_t seed
   }
 }
 
-/// All-reduces `count` elements made from `seed`, and checks the result with `want`.
-template <class T, class Comm, class Op, class CallOptions, class Want>
+/// All-reduces `count` elements made from `seed`, and checks the result: the fold in ascending rank order, or that of
+/// the mesh where the options ask for it.
+template <class T, class Comm, class Op>
 void check_all_reduce(Comm& comm, const Op& op, const Fields<T>& fields, std::size_t count, std::uint64_t seed,
-                      const CallOptions& options, Want&& want) {
+                      const allfold::CallOptions& options) {
   const std::span<T> in = fields.in.subspan(fields.in_at, count);
   const std::span<T> out = fields.out.subspan(fields.out_at, count);
   const std::size_t first = fields.out_at - std::min(fields.out_at, guard_elems);
@@ -127,15 +128,10 @@ void check_all_reduce(Comm& comm, const Op& op, const Fields<T>& fields, std::si
   } catch (const std::exception& error) {
     throw_failure(head + error.what(), __FILE__, __LINE__);
   }
-  check_result<T>(fields, count, seed, comm.rank(), comm.world_size(), head, want);
-}
-
-/// The same with the result that all algorithms but hybrid_cube_mesh promise: the fold in ascending rank order.
-template <class T, class Comm, class Op, class CallOptions>
-void check_all_reduce(Comm& comm, const Op& op, const Fields<T>& fields, std::size_t count, std::uint64_t seed,
-                      const CallOptions& options) {
-  check_all_reduce<T>(comm, op, fields, count, seed, options,
-                      [&op](std::span<const T> operands) { return expected<T>(op, operands); });
+  const bool mesh = options.algorithm == allfold::Algorithm::hybrid_cube_mesh;
+  check_result<T>(fields, count, seed, comm.rank(), comm.world_size(), head, [&](std::span<const T> operands) {
+    return mesh ? expected_of_mesh<T>(op, operands) : expected<T>(op, operands);
+  });
 }
 
 /// All-reduces of several sizes on private memory, in place and not.

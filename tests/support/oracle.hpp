@@ -173,4 +173,17 @@ T expected(const Op& op, std::span<const T> operands) {
   }
 }
 
+/// What every rank must get from hybrid_cube_mesh on eight ranks whose quads are 0 to 3 and 4 to 7: each quad's fold in
+/// ascending order, then the two joined.
+template <class T, class Op>
+T expected_of_mesh(const Op& op, std::span<const T> operands) {
+  const allfold::Reduction<Op, T> reduction{op};
+  const auto quad = [&](std::size_t first) {
+    auto result = reduction.lift(operands[first]);
+    for (std::size_t i = 1; i < 4; ++i) result = reduction.merge(result, operands[first + i]);
+    return result;
+  };
+  return reduction.finish(reduction.join(quad(0), quad(4)), 8);
+}
+
 }  // namespace allfold_test

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 
 #include <doctest/doctest.h>
 
@@ -23,9 +22,9 @@ class Random {
   std::uint64_t below(std::uint64_t n) { return next() % n; }
   std::uint64_t between(std::uint64_t low, std::uint64_t high) { return low + below(high - low + 1); }
   bool chance(unsigned percent) { return below(100) < percent; }
-  template <class Range>
-  const auto& pick(const Range& range) {
-    return std::data(range)[below(std::size(range))];
+  template <class T, std::size_t N>
+  const T& pick(const T (&choices)[N]) {
+    return choices[below(N)];
   }
 
  private:

@@ -44,6 +44,8 @@ std::vector<Reply> replies_in(std::string_view bytes) {
   return out;
 }
 
+std::string card(std::uint32_t rank = tcp_any_rank) { return tcp_card(rank, std::string(tcp_nonce_bytes, 'c')); }
+
 std::string request(std::uint32_t id, TcpOp op, std::int64_t number, std::initializer_list<std::string_view> texts) {
   return encode_request(id, op, number, {texts.begin(), texts.size()});
 }
@@ -71,7 +73,7 @@ struct Bench {
 
   TcpSession& client() {
     TcpSession& session = stranger();
-    feed(session, encode_hello(secret, session.nonce, std::string(tcp_nonce_bytes, 'c')));
+    feed(session, encode_hello(secret, session.nonce, card()));
     CHECK(take(session).size() == 2);
     CHECK(session.greeted);
     return session;
@@ -199,7 +201,7 @@ TEST_CASE("TcpCore stores no more than it may, and replacing a value is not more
 }
 
 TEST_CASE("TcpCore drops strangers at their first wrong byte, and silent ones after a while") {
-  const std::string hello = encode_hello({}, std::string(tcp_nonce_bytes, 'n'), std::string(tcp_nonce_bytes, 'c'));
+  const std::string hello = encode_hello({}, std::string(tcp_nonce_bytes, 'n'), card());
   std::string other_version = hello;
   other_version[4 + 7] = '\x02';
   const std::string cases[] = {"GET / HTTP/1.1\r\n\r\n", std::string(4, '\xff'), std::string(4, '\0'), other_version};
@@ -226,8 +228,7 @@ TEST_CASE("TcpCore refuses a wrong secret, and nothing is served before the righ
   Bench bench(small_limits(), "open sesame");
   bench.client();
   TcpSession& guesser = bench.stranger();
-  bench.feed(guesser, encode_hello("guess", guesser.nonce, std::string(tcp_nonce_bytes, 'c')) +
-                          request(1, TcpOp::set, 0, {"key", "value"}));
+  bench.feed(guesser, encode_hello("guess", guesser.nonce, card()) + request(1, TcpOp::set, 0, {"key", "value"}));
   CHECK(guesser.closing);
   const std::vector<Reply> replies = bench.take(guesser);
   REQUIRE(replies.size() == 2);
@@ -338,6 +339,28 @@ TEST_CASE("TcpCore: a stranger makes room for the next, a client does not") {
   CHECK_FALSE(bench.core.has_room());
 }
 
+TEST_CASE("TcpCore welcomes each rank once, and clients that name none as often as they like") {
+  Bench bench;
+  const auto status_of = [&](std::uint32_t rank) {
+    TcpSession& session = bench.stranger();
+    bench.feed(session, encode_hello({}, session.nonce, card(rank)));
+    const Status status = bench.take(session).at(1).status;
+    const bool ends = session.closing;
+    CHECK(bench.core.next_touched() == &session);
+    bench.core.close(session);
+    CHECK(ends == (status != Status::ok));
+    return status;
+  };
+  CHECK(status_of(0) == Status::ok);
+  CHECK(status_of(1) == Status::ok);
+  CHECK(status_of(tcp_any_rank) == Status::ok);
+  CHECK(status_of(tcp_any_rank) == Status::ok);
+  CHECK_FALSE(bench.core.step_back());
+  CHECK(status_of(1) == Status::refused_again);
+  CHECK(bench.core.step_back());
+  CHECK_FALSE(bench.core.step_back());
+}
+
 namespace {
 
 /// A real server, and plain sockets to it.
@@ -387,7 +410,7 @@ struct Served {
     bool ended = false;
     const std::string greeting = hear(fd, greeting_bytes, ended);
     REQUIRE(greeting.size() == greeting_bytes);
-    say(fd, encode_hello({}, greeting.substr(greeting_bytes - tcp_nonce_bytes), std::string(tcp_nonce_bytes, 'c')));
+    say(fd, encode_hello({}, greeting.substr(greeting_bytes - tcp_nonce_bytes), card()));
     REQUIRE(hear(fd, welcome_bytes, ended).size() == welcome_bytes);
     return fd;
   }

@@ -165,6 +165,41 @@ TEST_CASE("TcpStore::connect: rank 0 serves, on the launcher's socket or on its 
   CHECK(::fcntl(listener.get(), F_GETFD) >= 0);  // still the launcher's
 }
 
+TEST_CASE("TcpStore::connect: the ranks' next store is another, though the last is still served") {
+  const UniqueFd listener = listener_on_loopback();
+  allfold::Environment environment;
+  environment.world_size = 3;
+  environment.meeting_port = port_of(listener);
+  environment.listening_socket = listener.get();
+  for (const bool side_by_side : {true, false}) {
+    on_threads(3, [&](int rank) {
+      allfold::Environment mine = environment;
+      mine.rank = rank;
+      std::vector<std::unique_ptr<TcpStore>> stores;
+      for (int i = 0; i < 4; ++i) {
+        if (rank == 0 && !side_by_side) std::this_thread::sleep_for(20ms);  // the others are at the next already
+        if (!side_by_side) stores.clear();
+        stores.push_back(std::make_unique<TcpStore>(TcpStore::connect(mine, soon())));
+        if (stores.back()->add("joined", 1, soon()) > 3) throw std::runtime_error("joined another round's store");
+        while (stores.back()->add("joined", 0, soon()) < 3) std::this_thread::sleep_for(1ms);
+        stores.back()->add("seen", 1, soon());
+        while (rank == 0 && stores.back()->add("seen", 0, soon()) < 3) std::this_thread::sleep_for(1ms);
+      }
+      if (rank == 0 && side_by_side) stores.back()->get("the others are done", soon());
+      if (rank != 0 && side_by_side && stores.back()->add("done", 1, soon()) == 2) {
+        stores.back()->set("the others are done", "", soon());
+      }
+    });
+  }
+  allfold::Environment again = environment;
+  again.rank = 0;
+  TcpStore served = TcpStore::connect(again, soon());
+  again.rank = 1;
+  TcpStore joined = TcpStore::connect(again, soon());
+  CHECK(contains(message_of<TimeoutError>([&] { TcpStore::connect(again, within_ms(300)); }),
+                 "joined the store there before"));
+}
+
 TEST_CASE("TcpStore: one server, 512 clients") {
   rlimit limit;
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);

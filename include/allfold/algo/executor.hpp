@@ -22,17 +22,16 @@ namespace allfold {
 ///                                                    before is visible to all of them after
 ///   signal(peer, leg), wait(peer, leg) -> bool       release and acquire between same-numbered blocks
 ///   staging(offset), staging_bytes()                 memory of the channel that all ranks reach
-///   inputs(buffer), outputs(buffer)                  published addresses filled in; after the first wait of a call
 ///   copy(to, from, bytes)                            the block together, within this rank's reach
-///   fetch(to, peer, from, bytes, reach) -> bool      the same, from a peer's buffer
 ///   fold(fold, sources, operands, targets, mask, n)  the block together: n elements; the result goes to the target of
 ///                                                    each rank in the mask
+///   packet_elems<T>(), packet_round<T>()             elements of one packet, and of all of a round
 ///   post(stage, data, range, mask)                   elements as packets, readable by the ranks in the mask
 ///   fold_posted(fold, in, range, out, mask, post)    folds what all ranks posted of a range, own operand from `in`;
 ///                                                    posts the result too, to the ranks in the mask, if asked
 ///   collect(peer, range, out)                        takes over the results that a peer posted
 template <class E>
-concept executor = requires(E& e, std::size_t n, bool ok, int peer, const Buffer& buffer, void* to, const void* from) {
+concept executor = requires(E& e, std::size_t n, bool ok, int peer, void* to, const void* from) {
   { e.rank() } -> std::same_as<int>;
   { e.world_size() } -> std::same_as<int>;
   { e.block() } -> std::same_as<int>;
@@ -45,10 +44,7 @@ concept executor = requires(E& e, std::size_t n, bool ok, int peer, const Buffer
   { e.wait(peer, Leg::start) } -> std::same_as<bool>;
   { e.staging(n) } -> std::same_as<Buffer>;
   { e.staging_bytes() } -> std::same_as<std::size_t>;
-  { e.inputs(buffer) } -> std::same_as<Buffer>;
-  { e.outputs(buffer) } -> std::same_as<Buffer>;
   e.copy(to, from, n);
-  { e.fetch(to, peer, from, n, Reach::mapped) } -> std::same_as<bool>;
 };
 
 }  // namespace allfold

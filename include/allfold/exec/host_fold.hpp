@@ -49,28 +49,37 @@ void fold_step_into(const Fold& fold, const typename Fold::source* const* source
   for (std::size_t i = 0; i < n; ++i) out[i] = fold.last(sum[i]);
 }
 
-/// Folds n elements of every source and gives the result to every target. With `stream` the targets are written past
-/// the caches.
+/// Where the results of a fold go.
+template <class Result>
+struct FoldTargets {
+  Result* at[max_window_ranks];
+  bool stream[max_window_ranks];  ///< past the caches
+  int count = 0;
+
+  void add(Result* to, bool past_caches) noexcept {
+    at[count] = to;
+    stream[count++] = past_caches;
+  }
+};
+
+/// Folds n elements of every source and gives the result to every target.
 template <class Fold>
-void fold_near(const Fold& fold, const typename Fold::source* const* sources, int operands,
-               typename Fold::result* const* targets, int copies, std::size_t n, bool stream) noexcept {
+void fold_into(const Fold& fold, const typename Fold::source* const* sources, int operands,
+               const FoldTargets<typename Fold::result>& targets, std::size_t n) noexcept {
   using Result = typename Fold::result;
   constexpr std::size_t step = fold_step<Fold>;
   RawArray<Result, step> results;
+  const bool direct = targets.count == 1 && !targets.stream[0];
   const typename Fold::source* at[max_window_ranks] = {};
   for (std::size_t begin = 0; begin < n; begin += step) {
     const std::size_t count = n - begin < step ? n - begin : step;
     for (int o = 0; o < operands; ++o) at[o] = sources[o] + begin;
-    if (copies == 1 && !stream) {
-      fold_step_into(fold, at, operands, targets[0] + begin, count);
-      continue;
-    }
-    fold_step_into(fold, at, operands, results.data(), count);
-    for (int t = 0; t < copies; ++t) {
-      if (stream) {
-        stream_copy(targets[t] + begin, results.data(), count * sizeof(Result));
+    fold_step_into(fold, at, operands, direct ? targets.at[0] + begin : results.data(), count);
+    for (int t = 0; t < targets.count && !direct; ++t) {
+      if (targets.stream[t]) {
+        stream_copy(targets.at[t] + begin, results.data(), count * sizeof(Result));
       } else {
-        std::memcpy(targets[t] + begin, results.data(), count * sizeof(Result));
+        std::memcpy(static_cast<void*>(targets.at[t] + begin), results.data(), count * sizeof(Result));
       }
     }
   }

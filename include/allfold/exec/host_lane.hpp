@@ -19,26 +19,23 @@ namespace allfold {
 /// Tuned constants: bench/results/README.md.
 class HostLane {
  public:
-  /// From this many bytes on, what a fold or copy writes goes past the caches: about one core's second-level cache.
-  static constexpr std::size_t stream_from_bytes = std::size_t{2} << 20;
-  /// A published operand is fetched and folded in pieces that stay in the second-level cache.
-  static constexpr std::size_t piece_bytes = std::size_t{256} << 10;
+  /// In a call of at least so many bytes, results go past the caches: nobody reads them before they are evicted.
+  static constexpr std::size_t stream_from_bytes = std::size_t{8} << 20;
 
   struct Place {
     int block = 0;
     int lane = 0;
   };
 
-  /// `scratch`: (world_size - 1) * piece_bytes of this lane's own. `group_epochs`: [peer], for barriers of a subset.
-  HostLane(const ChannelView& view, HostWait& wait, const HostPeers& peers, HostTeam& team, Place place, char* scratch,
-           const std::uint32_t* group_epochs) noexcept
+  /// `group_epochs`: [peer], for barriers of a subset. `bytes`: of the call's vector.
+  HostLane(const ChannelView& view, HostWait& wait, HostTeam& team, Place place, const std::uint32_t* group_epochs,
+           std::size_t bytes) noexcept
       : view_(view),
         wait_(wait),
-        peers_(peers),
         team_(team),
         place_(place),
-        scratch_(scratch),
         group_epochs_(group_epochs),
+        past_caches_(bytes >= stream_from_bytes),
         epoch_(wait.first_epoch() - 1) {}
 
   int rank() const noexcept { return view_.rank; }
@@ -64,54 +61,45 @@ class HostLane {
   Buffer staging(std::size_t offset) const noexcept { return view_.staging_buffer(offset); }
   std::size_t staging_bytes() const noexcept { return view_.layout.staging_bytes; }
 
-  Buffer inputs(const Buffer& buffer) const noexcept {
-    return resolved(buffer, [&](int r) { return const_cast<void*>(view_.published(r, false).in); });
-  }
-  Buffer outputs(const Buffer& buffer) const noexcept {
-    return resolved(buffer, [&](int r) { return view_.published(r, false).out; });
-  }
-
   void copy(void* to, const void* from, std::size_t bytes) const noexcept {
     const Range part = part_of({0, bytes}, lanes(), lane(), cache_line_bytes);
-    if (part.size() != 0)
-      near_copy(static_cast<char*>(to) + part.begin, static_cast<const char*>(from) + part.begin, part.size());
-  }
-
-  bool fetch(void* to, int peer, const void* from, std::size_t bytes, Reach reach) noexcept {
-    if (reach == Reach::mapped || peers_.same_process) return copy(to, from, bytes), true;
-    const Range part = part_of({0, bytes}, lanes(), lane(), cache_line_bytes);
-    return part.size() == 0 || far_copy(static_cast<char*>(to) + part.begin, peer,
-                                        static_cast<const char*>(from) + part.begin, part.size());
+    if (part.size() == 0) return;
+    char* const target = static_cast<char*>(to) + part.begin;
+    const char* const source = static_cast<const char*>(from) + part.begin;
+    if (streams_to(rank(), target)) {
+      stream_copy(target, source, part.size());
+    } else {
+      std::memcpy(target, source, part.size());
+    }
   }
 
   template <class Fold>
-  bool fold(const Fold& fold, const Buffer& sources, const Operands& operands, const Buffer& targets, RankMask mask,
-            std::size_t n) noexcept {
+  void fold(const Fold& fold, const Buffer& sources, const Operands& operands, const Buffer& targets, RankMask mask,
+            std::size_t n) const noexcept {
     using Source = typename Fold::source;
     using Result = typename Fold::result;
     const Range part = part_of({0, n}, lanes(), lane(), line_grain<Source>());
-    if (part.size() == 0) return true;
+    if (part.size() == 0) return;
 
-    Result* to[max_window_ranks] = {};
-    int copies = 0;
+    FoldTargets<Result> to;
     for (int r = 0; r < world_size(); ++r) {
-      if (has_rank(mask, r)) to[copies++] = static_cast<Result*>(targets.at[r]) + part.begin;
+      if (has_rank(mask, r)) to.add(static_cast<Result*>(targets.at[r]) + part.begin, streams_to(r, targets.at[r]));
     }
     const Source* from[max_window_ranks] = {};
     for (int o = 0; o < operands.count; ++o) {
       from[o] = static_cast<const Source*>(sources.at[operands.rank[o]]) + part.begin;
     }
-    const bool stream = part.size() * sizeof(Result) * static_cast<std::size_t>(copies) >= stream_from_bytes;
-    if (sources.reach != Reach::published || peers_.same_process) {
-      fold_near(fold, from, operands.count, to, copies, part.size(), stream);
-      return true;
-    }
-    return fold_far(fold, from, operands, to, copies, part.size(), stream);
+    fold_into(fold, from, operands.count, to, part.size());
   }
 
   template <class T>
   static constexpr std::size_t packet_elems() noexcept {
     return sizeof(T) > HostPacket::payload_bytes ? 1 : HostPacket::payload_bytes / sizeof(T);
+  }
+
+  template <class T>
+  std::size_t packet_round() const noexcept {
+    return static_cast<std::size_t>(view_.layout.packets) * packet_elems<T>();
   }
 
   /// Whoever reads them, packets are written once: into this rank's own memory.
@@ -136,10 +124,11 @@ class HostLane {
           return false;
         }
       }
-      T* const to = out + part.begin;
-      fold_near(fold, from, world_size(), &to, 1, part.size(), false);
+      FoldTargets<T> to;
+      to.add(out + part.begin, false);
+      fold_into(fold, from, world_size(), to, part.size());
       if (post_result) {
-        post_packet(view_.packet(rank(), epoch_, Stage::results, index), to, part.size() * sizeof(T));
+        post_packet(view_.packet(rank(), epoch_, Stage::results, index), out + part.begin, part.size() * sizeof(T));
       }
       return true;
     });
@@ -160,24 +149,27 @@ class HostLane {
     return make_signal(leg == Leg::group ? group_epochs_[peer] : epoch_, wait_.tag());
   }
 
-  template <class Address>
-  Buffer resolved(const Buffer& buffer, Address&& address) const noexcept {
-    if (buffer.reach != Reach::published) return buffer;
-    Buffer result = buffer;
-    for (int r = 0; r < world_size(); ++r) result.at[r] = address(r);
-    return result;
+  /// Whether what is written to `to`, in memory of `of`, goes past the caches. Staging memory never does: it is read next.
+  bool streams_to(int of, const void* to) const noexcept {
+    if (!past_caches_) return false;
+    const std::size_t offset = reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(view_.staging(of));
+    return offset >= staging_bytes();
   }
 
-  /// Walks over the packets of a range that are this lane's: `each(index in the vector, elements)`. A packet's lane
-  /// depends on its place in the range alone.
+  /// Walks over the packets of a range that are this lane's: `each(index, elements)`. The lane of a packet depends on
+  /// its index alone, in every round and on every rank.
   template <class T, class Each>
   bool for_my_packets(Range range, Each&& each) noexcept {
     constexpr std::size_t elems = packet_elems<T>();
+    if (range.size() == 0) return true;
     const std::size_t stride = static_cast<std::size_t>(blocks() * lanes());
-    std::size_t k = static_cast<std::size_t>(place_.block * lanes() + place_.lane);
-    for (std::size_t begin = range.begin + k * elems; begin < range.end; begin += stride * elems) {
+    const std::size_t mine = static_cast<std::size_t>(place_.block * lanes() + place_.lane);
+    const std::size_t first = range.begin / elems;  // a range begins at a packet
+    for (std::size_t index = first + (mine + stride - first % stride) % stride; index * elems < range.end;
+         index += stride) {
+      const std::size_t begin = index * elems;
       const std::size_t end = range.end - begin < elems ? range.end : begin + elems;
-      if (!each(begin / elems, Range{begin, end})) return false;
+      if (!each(index, Range{begin, end})) return false;
     }
     return true;
   }
@@ -193,52 +185,12 @@ class HostLane {
     return wait_.until(&packet.signal, make_signal(epoch_, wait_.tag()), peer) ? packet.data(bytes) : nullptr;
   }
 
-  static void near_copy(char* to, const char* from, std::size_t bytes) noexcept {
-    if (bytes >= stream_from_bytes) {
-      stream_copy(to, from, bytes);
-    } else {
-      std::memcpy(to, from, bytes);
-    }
-  }
-
-  /// From another process. A peer that is gone has no memory left to read.
-  bool far_copy(char* to, int peer, const char* from, std::size_t bytes) noexcept {
-    if (read_memory(peers_.process[peer].process(), to, from, bytes) == 0) return true;
-    return wait_.fail(ErrorCode::peer, peer);
-  }
-
-  template <class Fold>
-  bool fold_far(const Fold& fold, const typename Fold::source* const* from, const Operands& operands,
-                typename Fold::result* const* to, int copies, std::size_t n, bool stream) noexcept {
-    using Source = typename Fold::source;
-    constexpr std::size_t step = sizeof(Source) >= piece_bytes ? 1 : piece_bytes / sizeof(Source);
-    for (std::size_t begin = 0; begin < n; begin += step) {
-      const std::size_t count = n - begin < step ? n - begin : step;
-      const Source* near[max_window_ranks] = {};
-      typename Fold::result* at[max_window_ranks] = {};
-      char* free = scratch_;
-      for (int o = 0; o < operands.count; ++o) {
-        near[o] = from[o] + begin;
-        if (operands.rank[o] == rank()) continue;
-        if (!far_copy(free, operands.rank[o], reinterpret_cast<const char*>(near[o]), count * sizeof(Source))) {
-          return false;
-        }
-        near[o] = reinterpret_cast<const Source*>(free);
-        free += piece_bytes;
-      }
-      for (int t = 0; t < copies; ++t) at[t] = to[t] + begin;
-      fold_near(fold, near, operands.count, at, copies, count, stream);
-    }
-    return true;
-  }
-
   const ChannelView& view_;
   HostWait& wait_;
-  const HostPeers& peers_;
   HostTeam& team_;
   Place place_;
-  char* scratch_;
   const std::uint32_t* group_epochs_;
+  bool past_caches_;
   std::uint32_t epoch_;
 };
 static_assert(executor<HostLane>);

@@ -17,7 +17,6 @@ namespace allfold {
 /// How this process gets at its peers, the same for all channels of a communicator.
 struct HostPeers {
   PeerProcess process[max_window_ranks];  ///< [rank]
-  bool same_process = false;              ///< all ranks are threads of this process: addresses hold everywhere
   bool crowded = false;                   ///< more ranks than cores: a waiting rank gives its core away soon
 };
 

@@ -10,7 +10,6 @@
 #include <allfold/exec/host_lane.hpp>
 #include <allfold/exec/host_team.hpp>
 #include <allfold/exec/host_wait.hpp>
-#include <allfold/memory/mapping.hpp>
 
 namespace allfold {
 
@@ -23,19 +22,14 @@ class HostChannel {
         control_(control),
         peers_(peers),
         team_(view.layout.blocks, lanes),
-        scratch_bytes_(
-            peers.same_process ? 0 : HostLane::piece_bytes * static_cast<std::size_t>(view.layout.world_size - 1)),
-        index_(index) {
-    const std::size_t bytes = scratch_bytes_ * static_cast<std::size_t>(team_.blocks() * lanes);
-    if (bytes != 0) scratch_ = map_private("create", bytes);
-  }
+        index_(index) {}
 
-  /// Runs `body(lane)` on every lane as the call of `record`; group calls do not count in the channel's epochs.
+  /// Runs `body(lane)` on every lane as the call of `record`, on a vector of `bytes`; group calls do not count in the channel's epochs.
   /// Returns why the communicator failed, if it did.
   template <class Body>
-  std::optional<Failure> run(const CallRecord& record, const void* in, void* out, Duration timeout, Body&& body) {
+  std::optional<Failure> run(const CallRecord& record, std::size_t bytes, Duration timeout, Body&& body) {
     const bool group = record.operation == Operation::group_barrier;
-    const std::uint32_t tag = publish(record, in, out, group);
+    const std::uint32_t tag = publish(record, group);
     HostWait wait(view_, control_, peers_,
                   {.tag = tag,
                    .first_epoch = epoch_ + 1,
@@ -45,10 +39,8 @@ class HostChannel {
                    .timeout = timeout});
     std::uint32_t last_epoch = epoch_;
     team_.run([&](int block, int lane) {
-      const std::size_t index = static_cast<std::size_t>(block * team_.lanes() + lane);
-      char* const scratch = static_cast<char*>(scratch_.data()) + index * scratch_bytes_;
-      HostLane e(view_, wait, peers_, team_, {block, lane}, scratch, group_epochs_);
-      if (body(e) && index == 0) last_epoch = e.epoch();
+      HostLane e(view_, wait, team_, {block, lane}, group_epochs_, bytes);
+      if (body(e) && block == 0 && lane == 0) last_epoch = e.epoch();
     });
     if (wait.failed()) return Failure::unpack(load_acquire(&control_.abort));
     epoch_ = last_epoch;
@@ -63,7 +55,7 @@ class HostChannel {
  private:
   /// Tells peers what this rank calls, and returns its tag. The record is written only when it differs from the
   /// last one: a repeated call costs its peers no cache line.
-  std::uint32_t publish(const CallRecord& record, const void* in, void* out, bool group) noexcept {
+  std::uint32_t publish(const CallRecord& record, bool group) noexcept {
     ++sequence_;
     PublishedCall& published = view_.published(view_.rank, group);
     const std::uint32_t tag = record.tag();
@@ -75,8 +67,6 @@ class HostChannel {
     if (group) {
       for (int r = 0; r < view_.layout.world_size; ++r) group_epochs_[r] += has_rank(record.group, r) ? 1 : 0;
     } else {
-      published.in = in;
-      published.out = out;
       store_release(&published.signal, make_signal(epoch_ + 1, tag));
     }
     return tag;
@@ -86,8 +76,6 @@ class HostChannel {
   ControlBlock& control_;
   const HostPeers& peers_;
   HostTeam team_;
-  Mapping scratch_;
-  std::size_t scratch_bytes_;
   int index_;
   std::uint32_t epoch_ = 0;
   std::uint32_t sequence_ = 0;
@@ -101,13 +89,13 @@ template <AlgorithmSet Set, class Reduction>
 std::optional<Failure> launch_all_reduce(HostChannel& channel, Candidates<Set> candidates, Algorithm algorithm,
                                          const AllReduceCall<Reduction>& call, const CallRecord& record,
                                          Duration timeout) {
-  return channel.run(record, call.in, call.out, timeout,
+  return channel.run(record, call.count * sizeof(typename Reduction::value_type), timeout,
                      [&](HostLane& e) { return all_reduce(e, candidates, algorithm, call); });
 }
 
 /// The same for a barrier, of all ranks or of those that the record names.
 inline std::optional<Failure> launch_barrier(HostChannel& channel, const CallRecord& record, Duration timeout) {
-  return channel.run(record, nullptr, nullptr, timeout, [&](HostLane& e) {
+  return channel.run(record, 0, timeout, [&](HostLane& e) {
     return record.operation == Operation::group_barrier ? group_barrier(e, record.group) : barrier(e);
   });
 }

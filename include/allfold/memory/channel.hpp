@@ -14,8 +14,6 @@ namespace allfold {
 /// who has seen in it an epoch that cannot end without him.
 struct alignas(cache_line_bytes) PublishedCall {
   std::uint64_t signal = 0;
-  const void* in = nullptr;
-  void* out = nullptr;
   CallRecord record;
 };
 

@@ -22,14 +22,13 @@ ALLFOLD_HD constexpr bool has_rank(RankMask mask, int rank) noexcept { return (m
 
 /// How a rank gets at a buffer of its peers.
 enum class Reach : std::uint8_t {
-  own,        ///< not at all: only the rank's own part is used
-  mapped,     ///< by loads and stores: symmetric memory
-  published,  ///< peers say where it is when the call starts; it is read, never written, from outside
+  own,     ///< not at all: it is private memory, and only the rank's own part is used
+  mapped,  ///< by loads and stores: it is symmetric memory
 };
 
 /// One buffer of a collective, on every rank. Trivially copyable: it is passed to kernels by value.
 struct Buffer {
-  void* at[max_window_ranks] = {};  ///< [rank]; an address of this process where `mapped`, else of the rank's
+  void* at[max_window_ranks] = {};  ///< [rank] where this process sees that rank's part
   Reach reach = Reach::own;
 };
 

@@ -23,9 +23,7 @@ namespace allfold {
 ///   connect(meeting, identities, options) maps control memory and channels; proves that bytes arrive at every rank
 ///   allocate(meeting, bytes) -> allocation_type
 ///       symmetric memory: a shared pointer that frees it, to something with `data()` and `window()`
-///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window;
-///   offset} publishes() -> bool                   whether peers can read any memory whose address they are told
-///   packet_bytes() -> std::size_t         the longest vector that travels in packets
+///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window; offset}
 ///   staging_bytes() -> std::size_t        staging memory of one rank and channel
 ///   channel(i) -> channel_type&           what `launch_all_reduce` and `launch_barrier` take, which are found by
 ///                                         argument-dependent lookup
@@ -44,8 +42,6 @@ concept transport_policy =
       transport.connect(meeting, ranks, options);
       { transport.allocate(meeting, bytes) } -> std::same_as<typename T::allocation_type>;
       constant.find(pointer, bytes);
-      { constant.publishes() } -> std::same_as<bool>;
-      { constant.packet_bytes() } -> std::same_as<std::size_t>;
       { constant.staging_bytes() } -> std::same_as<std::size_t>;
       { transport.channel(0) } -> std::same_as<typename T::channel_type&>;
       constant.failure();

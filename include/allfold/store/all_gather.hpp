@@ -39,8 +39,8 @@ ALLFOLD_COLD inline std::string gather_key(std::string_view key, int rank) { ret
 }
 
 /// store_all_gather on plain bytes: `out` is [world_size * bytes].
-inline void store_all_gather_bytes(StoreRef store, std::string_view key, int rank, int world_size, const void* value,
-                                   std::size_t bytes, void* out, Deadline deadline) {
+ALLFOLD_COLD inline void store_all_gather_bytes(StoreRef store, std::string_view key, int rank, int world_size,
+                                                const void* value, std::size_t bytes, void* out, Deadline deadline) {
   const Where where("store_all_gather", rank, world_size);
   if (rank < 0 || rank >= world_size) {
     throw UsageError(where, {"the rank is not one of the world; expected 0 to ", world_size - 1, ", got ", rank});

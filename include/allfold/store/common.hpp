@@ -51,7 +51,7 @@ constexpr long long whole_ms(Duration timeout) { return milliseconds(timeout + s
 enum class Sum : std::uint8_t { ok, not_a_number, overflow };
 
 /// Adds `n` to the decimal number `text` (an optional minus sign and digits, nothing else).
-inline Sum add_decimal(std::string_view text, std::int64_t n, std::int64_t& sum) noexcept {
+ALLFOLD_COLD inline Sum add_decimal(std::string_view text, std::int64_t n, std::int64_t& sum) noexcept {
   const bool negative = !text.empty() && text.front() == '-';
   if (negative) text.remove_prefix(1);
   if (text.empty()) return Sum::not_a_number;

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <string_view>
 
+#include <allfold/base/config.hpp>
+
 namespace allfold::detail {
 
 using Digest = std::array<unsigned char, 32>;
@@ -18,7 +20,7 @@ inline std::string_view text(const Digest& digest) noexcept {
 /// SHA-256 (FIPS 180-4) of what `update` is fed.
 class Sha256 {
  public:
-  void update(std::string_view bytes) noexcept {
+  ALLFOLD_COLD void update(std::string_view bytes) noexcept {
     total_ += bytes.size();
     while (!bytes.empty()) {
       const std::size_t room = sizeof block_ - used_;
@@ -30,7 +32,7 @@ class Sha256 {
     }
   }
 
-  Digest finish() noexcept {
+  ALLFOLD_COLD Digest finish() noexcept {
     const std::uint64_t bits = total_ * 8;
     block_[used_++] = 0x80;
     if (used_ > sizeof block_ - 8) pad(sizeof block_);
@@ -52,7 +54,7 @@ class Sha256 {
     while (used_ < end) block_[used_++] = 0;
   }
 
-  void mix() noexcept {
+  ALLFOLD_COLD void mix() noexcept {
     static constexpr std::uint32_t k[64] = {
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
         0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -94,14 +96,14 @@ class Sha256 {
   unsigned char block_[64] = {};
 };
 
-inline Digest sha256(std::string_view bytes) noexcept {
+ALLFOLD_COLD inline Digest sha256(std::string_view bytes) noexcept {
   Sha256 hash;
   hash.update(bytes);
   return hash.finish();
 }
 
 /// HMAC-SHA256 (RFC 2104).
-inline Digest hmac_sha256(std::string_view key, std::string_view message) noexcept {
+ALLFOLD_COLD inline Digest hmac_sha256(std::string_view key, std::string_view message) noexcept {
   Digest short_key;
   if (key.size() > 64) {
     short_key = sha256(key);

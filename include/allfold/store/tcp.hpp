@@ -43,16 +43,20 @@ struct TcpStoreOptions {
   int listening_socket = -1;
   /// Server: what it grants to its clients.
   TcpStoreLimits limits;
-  /// For messages alone.
+  /// For messages.
   int rank = -1;
   int world_size = 0;
+  /// Each rank joins a server once. A rank that comes again means the next store at the same place, and waits until
+  /// rank 0 serves that. (So ranks may leave one store and meet in the next without waiting for one another.)
+  bool join_once = false;
 };
 
 /// A store that one rank serves over TCP, in a thread; every rank, that one too, is its client.
 /// Thread safe: several threads may use one object, and a wait does not hold up the others. Movable; moved from, it
 /// may only be assigned or destroyed. Forked children must not use it.
 /// The server ends with the object that serves: then, or if its process dies, the other ranks' calls throw PeerError
-/// at once. Keep it until all ranks are done, and share one store among communicators: a port serves one at a time.
+/// at once. Keep it until all ranks are done. A port serves one store at a time, but a listening socket that a launcher
+/// hands down may serve several.
 /// Cost: one round trip a call; a thousand clients need as many descriptors on the serving rank (RLIMIT_NOFILE).
 class TcpStore {
  public:
@@ -61,11 +65,12 @@ class TcpStore {
   /// Serves if told so, then connects. A connection that is refused is tried again until the deadline.
   /// @throws TimeoutError if nobody serves by then; UsageError if options contradict each other or the secrets
   /// differ; PeerError if something else answers or the server is full; SystemError if it cannot listen.
-  explicit TcpStore(TcpStoreOptions options, Deadline deadline = default_store_deadline()) {
+  ALLFOLD_COLD explicit TcpStore(TcpStoreOptions options, Deadline deadline = default_store_deadline()) {
     const Where where("TcpStore", options.rank, options.world_size);
     detail::TcpClient::Peer peer;
     peer.rank = options.rank;
     peer.world_size = options.world_size;
+    peer.join_once = options.join_once;
     if (options.serve) {
       UniqueFd listener = adopt_or_listen(options, where);
       server_ = std::make_unique<detail::TcpServer>(std::move(listener), options.secret, options.limits, where);
@@ -84,7 +89,8 @@ class TcpStore {
   }
 
   /// The store of a job. Rank 0 serves it at Environment::meeting_host and meeting_port (a name or address of its
-  /// own host, loopback included: then no other host can reach it), or on Environment::listening_socket.
+  /// own host, loopback included: then no other host can reach it), or on Environment::listening_socket. Each rank's
+  /// n-th call joins the n-th store that rank 0 serves.
   static TcpStore connect(const Environment& environment, Deadline deadline) {
     TcpStoreOptions options;
     options.host = options.bind_address = environment.meeting_host;
@@ -93,6 +99,7 @@ class TcpStore {
     options.listening_socket = environment.listening_socket;
     options.rank = environment.rank;
     options.world_size = environment.world_size;
+    options.join_once = true;
     return TcpStore(std::move(options), deadline);
   }
 
@@ -145,8 +152,8 @@ class TcpStore {
   }
 
  private:
-  std::string call(const char* operation, detail::TcpOp op, std::int64_t number,
-                   std::initializer_list<std::string_view> texts, Deadline deadline) {
+  ALLFOLD_COLD std::string call(const char* operation, detail::TcpOp op, std::int64_t number,
+                                std::initializer_list<std::string_view> texts, Deadline deadline) {
     return client_->call(operation, op, number, {texts.begin(), texts.size()}, deadline);
   }
 
@@ -155,8 +162,9 @@ class TcpStore {
       std::string host = options.bind_address;
       if (host.empty()) {
         std::string problem;
-        const std::vector<detail::TcpAddress> addresses = detail::resolve(options.host, options.port, problem);
-        host = !addresses.empty() && addresses.front().loopback() ? options.host : "127.0.0.1";
+        const detail::TcpAddresses addresses(options.host, options.port, problem);
+        const addrinfo* const first = addresses.first();
+        host = first != nullptr && detail::TcpAddress(*first).loopback() ? options.host : "127.0.0.1";
       }
       return detail::listen_at(where, host, options.port);
     }

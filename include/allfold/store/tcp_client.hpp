@@ -14,6 +14,9 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <allfold/base/config.hpp>
+#include <allfold/base/deadline.hpp>
+#include <allfold/base/error.hpp>
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/store/backoff.hpp>
 #include <allfold/store/tcp_protocol.hpp>
@@ -32,24 +35,26 @@ class TcpClient {
     std::string secret;
     int rank = -1;
     int world_size = 0;
+    bool join_once = false;
   };
 
   /// Connects, and tries again while nobody listens there.
   /// @throws TimeoutError if nobody does by the deadline; PeerError if it is no TcpStore's server, or has no place
   /// left; UsageError if the secrets differ.
-  TcpClient(Peer peer, Deadline deadline) : peer_(std::move(peer)) {
+  ALLFOLD_COLD TcpClient(Peer peer, Deadline deadline) : peer_(std::move(peer)) {
     const Duration timeout = deadline.remaining();
     Backoff backoff(std::chrono::milliseconds(1), std::chrono::milliseconds(100));
     for (std::string problem;; backoff.sleep(deadline)) {
-      const std::vector<TcpAddress> addresses = resolve(peer_.host, peer_.port, problem);
+      const TcpAddresses addresses(peer_.host, peer_.port, problem);
       std::string stranger;  // what answers there, if it is no TcpStore's server
-      bool retry = addresses.empty();
-      for (const TcpAddress& address : addresses) {
-        if (try_address(address, deadline, problem, stranger)) return;
+      bool retry = addresses.first() == nullptr;
+      for (const addrinfo* one = addresses.first(); one != nullptr; one = one->ai_next) {
+        if (try_address(TcpAddress(*one), deadline, problem, stranger)) return;
         retry = retry || stranger.empty();
       }
       if (!retry) throw PeerError(where("TcpStore"), 0, {stranger, "; expected a TcpStore's server; try another port"});
       if (deadline.expired()) {
+        if (came_again_) problem = "this rank joined the store there before, and rank 0 serves no other yet";
         throw TimeoutError(where("TcpStore"), 0,
                            {"cannot reach the store's server at ", peer_.host, " port ", int{peer_.port}, " (", problem,
                             "); expected rank 0 to serve there within ", whole_ms(timeout),
@@ -62,14 +67,14 @@ class TcpClient {
 
   /// Sends a request and returns the payload of its reply.
   /// @throws what the public methods of TcpStore say.
-  std::string call(const char* operation, TcpOp op, std::int64_t number, std::span<const std::string_view> texts,
-                   Deadline deadline) {
+  ALLFOLD_COLD std::string call(const char* operation, TcpOp op, std::int64_t number,
+                                std::span<const std::string_view> texts, Deadline deadline) {
     check_sizes(operation, op, texts);
     const Duration timeout = deadline.remaining();
     std::unique_lock lock(mutex_);
     Pending mine;
     mine.id = next_id_ = next_id_ + 1 == 0 ? 1 : next_id_ + 1;
-    const Listed listed(*this, mine);
+    const Listed listed(pending_, mine);
     if (!send(encode_request(mine.id, op, number, texts), lock, deadline) || !receive(mine, lock, deadline)) {
       if (!broken_.empty()) throw PeerError(where(operation), 0, {broken_});
       throw_late(operation, op, texts, timeout);
@@ -84,25 +89,25 @@ class TcpClient {
     bool done = false;
     Status status = Status::ok;
     std::string payload;
+    Pending* next = nullptr;
   };
 
   /// Keeps a request in the list while its call lasts.
   class Listed {
    public:
-    Listed(TcpClient& client, Pending& pending) : list_(client.pending_), self_(&pending) { list_.push_back(&pending); }
+    Listed(Pending*& first, Pending& pending) : first_(first), self_(&pending) {
+      pending.next = std::exchange(first, &pending);
+    }
     ~Listed() {
-      for (Pending*& one : list_) {
-        if (one != self_) continue;
-        one = list_.back();
-        list_.pop_back();
-        return;
-      }
+      Pending** one = &first_;
+      while (*one != self_) one = &(*one)->next;
+      *one = self_->next;
     }
     Listed(const Listed&) = delete;
     Listed& operator=(const Listed&) = delete;
 
    private:
-    std::vector<Pending*>& list_;
+    Pending*& first_;
     Pending* self_;
   };
 
@@ -125,7 +130,7 @@ class TcpClient {
   Where where(const char* operation) const { return {operation, peer_.rank, peer_.world_size}; }
 
   /// Waits for `events` on the socket without the lock; false if the deadline passed.
-  bool ready(short events, std::unique_lock<std::mutex>& lock, Deadline deadline) {
+  ALLFOLD_COLD bool ready(short events, std::unique_lock<std::mutex>& lock, Deadline deadline) {
     lock.unlock();
     pollfd one = {socket_.get(), events, 0};
     const int n = ::poll(&one, 1, deadline.remaining_ms());
@@ -135,7 +140,7 @@ class TcpClient {
 
   /// False on a deadline that passed, or a broken connection. What was sent in part stays in out_ and goes first
   /// next time, so that the stream stays in step.
-  bool send(const std::string& frame, std::unique_lock<std::mutex>& lock, Deadline deadline) {
+  ALLFOLD_COLD bool send(const std::string& frame, std::unique_lock<std::mutex>& lock, Deadline deadline) {
     while (sending_) {
       if (deadline.expired()) return false;
       changed_.wait_until(lock, deadline.at());
@@ -160,14 +165,14 @@ class TcpClient {
   }
 
   /// The server takes no more before it is rid of replies, so somebody has to take those.
-  bool receive_to_send(std::unique_lock<std::mutex>& lock, Deadline deadline) {
+  ALLFOLD_COLD bool receive_to_send(std::unique_lock<std::mutex>& lock, Deadline deadline) {
     const Turn turn(*this, receiving_);
     if (!read_some()) return !broken_.empty() || ready(POLLIN | POLLOUT, lock, deadline);
     dispatch();
     return true;
   }
 
-  bool receive(Pending& mine, std::unique_lock<std::mutex>& lock, Deadline deadline) {
+  ALLFOLD_COLD bool receive(Pending& mine, std::unique_lock<std::mutex>& lock, Deadline deadline) {
     while (!mine.done) {
       if (!broken_.empty()) return false;
       if (receiving_) {
@@ -186,7 +191,7 @@ class TcpClient {
   }
 
   /// Moves what has arrived into in_; false if that is nothing, or the connection is gone.
-  bool read_some() {
+  ALLFOLD_COLD bool read_some() {
     char chunk[65536];
     const ssize_t n = ::recv(socket_.get(), chunk, sizeof chunk, MSG_DONTWAIT);
     if (n > 0) in_.append({chunk, static_cast<std::size_t>(n)});
@@ -201,7 +206,7 @@ class TcpClient {
   }
 
   /// Takes one whole frame off in_, if there is one.
-  bool take_frame(std::uint32_t& id, Status& status, std::string& payload) {
+  ALLFOLD_COLD bool take_frame(std::uint32_t& id, Status& status, std::string& payload) {
     TcpReader reader{in_.view()};
     const std::size_t bytes = reader.integer<std::uint32_t>();
     if (!reader.ok) return false;
@@ -219,11 +224,11 @@ class TcpClient {
   }
 
   /// Hands replies to those who wait for them. One that nobody awaits any more came too late, and is dropped.
-  void dispatch() {
+  ALLFOLD_COLD void dispatch() {
     Pending frame;
     while (take_frame(frame.id, frame.status, frame.payload)) {
       if (frame.status == Status::bad_request) break_off(frame.payload, 0);
-      for (Pending* one : pending_) {
+      for (Pending* one = pending_; one != nullptr; one = one->next) {
         if (one->id != frame.id || one->done) continue;
         one->status = frame.status;
         one->payload = std::move(frame.payload);
@@ -236,7 +241,8 @@ class TcpClient {
 
   /// Connects to one address and says hello. On failure `problem` says why, and `stranger` too if nothing is gained
   /// by trying again.
-  bool try_address(const TcpAddress& address, Deadline deadline, std::string& problem, std::string& stranger) {
+  ALLFOLD_COLD bool try_address(const TcpAddress& address, Deadline deadline, std::string& problem,
+                                std::string& stranger) {
     int number = 0;
     // A packet may have met a host that was not up yet: a fresh attempt finds out sooner than the kernel's.
     socket_ = connect_to(address, deadline.sooner(Deadline::after(std::chrono::seconds(5))), number);
@@ -249,7 +255,8 @@ class TcpClient {
     }
     std::unique_lock lock(mutex_);
     longest_reply_ = 4096;
-    const std::string nonce = tcp_nonce();
+    const std::uint32_t rank = peer_.join_once ? static_cast<std::uint32_t>(peer_.rank) : tcp_any_rank;
+    const std::string card = tcp_card(rank, tcp_nonce());
     Pending frame;
     std::string server_nonce;
     for (int step = 0; step < 2; ++step) {
@@ -270,6 +277,10 @@ class TcpClient {
                          frame.payload, " clients; try a larger TcpStoreLimits::clients"});
       }
       if (frame.status == Status::refused_secret) throw_secret(address);
+      if (frame.status == Status::refused_again) {
+        came_again_ = true;
+        return false;
+      }
       const std::string_view payload = frame.payload;
       if (step == 0) {
         if (frame.status != Status::greeting || payload.size() != tcp_magic.size() + tcp_nonce_bytes ||
@@ -278,11 +289,10 @@ class TcpClient {
           return false;
         }
         server_nonce = payload.substr(tcp_magic.size());
-        problem = concat({address.text(), ": it takes no hello"});
-        if (!send(encode_hello(peer_.secret, server_nonce, nonce), lock, deadline)) return false;
+        if (!send(encode_hello(peer_.secret, server_nonce, card), lock, deadline)) return false;
       } else {
         TcpReader reader{payload};
-        const Digest proof = tcp_proof(peer_.secret, "server", server_nonce, nonce);
+        const Digest proof = tcp_proof(peer_.secret, "server", server_nonce, card);
         if (!equal_in_constant_time(reader.bytes(proof.size()), text(proof))) throw_secret(address);
         key_bytes_ = reader.integer<std::uint64_t>();
         value_bytes_ = reader.integer<std::uint64_t>();
@@ -298,7 +308,7 @@ class TcpClient {
                                          "TcpStoreOptions::secret on all ranks"});
   }
 
-  void check_sizes(const char* operation, TcpOp op, std::span<const std::string_view> texts) const {
+  ALLFOLD_COLD void check_sizes(const char* operation, TcpOp op, std::span<const std::string_view> texts) const {
     const bool keys_only = op == TcpOp::wait || op == TcpOp::check;
     std::size_t total = 0;
     for (std::size_t i = 0; i < texts.size(); ++i) {
@@ -345,6 +355,7 @@ class TcpClient {
   }
 
   const Peer peer_;
+  bool came_again_ = false;  // while connecting: the last store is still served
   std::uint64_t key_bytes_ = 0;
   std::uint64_t value_bytes_ = 0;
   std::size_t longest_reply_ = 0;
@@ -357,7 +368,7 @@ class TcpClient {
   std::uint32_t next_id_ = 0;
   TcpBuffer in_;
   TcpBuffer out_;
-  std::vector<Pending*> pending_;
+  Pending* pending_ = nullptr;
   std::string broken_;  // why nothing works any more
 };
 

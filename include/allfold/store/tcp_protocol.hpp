@@ -4,9 +4,10 @@
 /// How a TcpStore's client and server talk. Integers are little-endian; a frame is `u32 body_bytes | body`.
 ///
 ///   server: greeting   u32 0 | u8 Status::greeting | magic[8] | nonce[32]        (or a refusal, see Status)
-///   client: hello      magic[8] | nonce[32] | HMAC-SHA256(secret, "client" | server's nonce | client's nonce)
-///   server: welcome    u32 0 | u8 Status::ok | HMAC-SHA256(secret, "server" | server's nonce | client's nonce)
-///                      | u64 key_bytes | u64 value_bytes
+///   client: hello      magic[8] | c = (u32 rank or tcp_any_rank | nonce[32])
+///                      | HMAC-SHA256(secret, "client" | server's nonce | c)
+///   server: welcome    u32 0 | u8 Status::ok | HMAC-SHA256(secret, "server" | server's nonce | c)
+///                      | u64 key_bytes | u64 value_bytes            (or a refusal)
 ///   client: request    u32 id | u8 TcpOp | i64 number | u32 texts | (u32 bytes | bytes) each
 ///   server: reply      u32 id | u8 Status | payload
 ///
@@ -20,6 +21,7 @@
 #include <string_view>
 
 #include <allfold/base/concat.hpp>
+#include <allfold/base/config.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/store/sha256.hpp>
 
@@ -48,7 +50,9 @@ namespace detail {
 
 inline constexpr std::string_view tcp_magic = "allfold\x01";  // the last byte is the protocol's version
 inline constexpr std::size_t tcp_nonce_bytes = 32;
-inline constexpr std::size_t tcp_hello_bytes = 8 + tcp_nonce_bytes + sizeof(Digest);
+inline constexpr std::size_t tcp_card_bytes = 4 + tcp_nonce_bytes;
+inline constexpr std::size_t tcp_hello_bytes = 8 + tcp_card_bytes + sizeof(Digest);
+inline constexpr std::uint32_t tcp_any_rank = 0xffffffff;
 inline constexpr std::size_t tcp_reply_head = 5;     // id, status
 inline constexpr std::size_t tcp_request_head = 17;  // id, operation, number, count of texts
 
@@ -59,6 +63,7 @@ enum class Status : std::uint8_t {
   greeting,
   refused_full,    ///< instead of a greeting
   refused_secret,  ///< instead of a welcome
+  refused_again,   ///< likewise: this rank has joined before, so it means the server's successor
   not_a_number,    ///< payload: the value
   overflow,        ///< payload: the value
   too_large,       ///< a key or a value; payload: a sentence
@@ -135,7 +140,7 @@ class TcpBuffer {
   std::size_t taken_ = 0;
 };
 
-inline std::string encode_reply(std::uint32_t id, Status status, std::string_view payload) {
+ALLFOLD_COLD inline std::string encode_reply(std::uint32_t id, Status status, std::string_view payload) {
   std::string out;
   out.reserve(4 + tcp_reply_head + payload.size());
   put(out, static_cast<std::uint32_t>(tcp_reply_head + payload.size()));
@@ -145,8 +150,8 @@ inline std::string encode_reply(std::uint32_t id, Status status, std::string_vie
   return out;
 }
 
-inline std::string encode_request(std::uint32_t id, TcpOp op, std::int64_t number,
-                                  std::span<const std::string_view> texts) {
+ALLFOLD_COLD inline std::string encode_request(std::uint32_t id, TcpOp op, std::int64_t number,
+                                               std::span<const std::string_view> texts) {
   std::size_t bytes = tcp_request_head;
   for (const std::string_view text : texts) bytes += 4 + text.size();
   std::string out;
@@ -161,17 +166,26 @@ inline std::string encode_request(std::uint32_t id, TcpOp op, std::int64_t numbe
 }
 
 /// Proves to the other side that `who` ("client" or "server") knows the secret.
-inline Digest tcp_proof(std::string_view secret, std::string_view who, std::string_view server_nonce,
-                        std::string_view client_nonce) {
-  return hmac_sha256(secret, concat({who, server_nonce, client_nonce}));
+ALLFOLD_COLD inline Digest tcp_proof(std::string_view secret, std::string_view who, std::string_view server_nonce,
+                                     std::string_view card) {
+  return hmac_sha256(secret, concat({who, server_nonce, card}));
 }
 
-inline std::string encode_hello(std::string_view secret, std::string_view server_nonce, std::string_view client_nonce) {
+/// Who a client is, and what makes its hello its own.
+ALLFOLD_COLD inline std::string tcp_card(std::uint32_t rank, std::string_view nonce) {
+  std::string out;
+  put(out, rank);
+  out += nonce;
+  return out;
+}
+
+ALLFOLD_COLD inline std::string encode_hello(std::string_view secret, std::string_view server_nonce,
+                                             std::string_view card) {
   std::string out;
   put(out, static_cast<std::uint32_t>(tcp_hello_bytes));
   out += tcp_magic;
-  out += client_nonce;
-  out += text(tcp_proof(secret, "client", server_nonce, client_nonce));
+  out += card;
+  out += text(tcp_proof(secret, "client", server_nonce, card));
   return out;
 }
 

@@ -15,6 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <allfold/base/config.hpp>
+#include <allfold/base/deadline.hpp>
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/store/tcp_session.hpp>
 #include <allfold/store/tcp_socket.hpp>
@@ -27,7 +29,7 @@ class TcpServer {
   /// Takes over `listener`, which listens.
   /// @throws UsageError if the limits contradict each other; SystemError if the system is out of descriptors or
   /// threads.
-  TcpServer(UniqueFd listener, std::string secret, const TcpStoreLimits& limits, const Where& where)
+  ALLFOLD_COLD TcpServer(UniqueFd listener, std::string secret, const TcpStoreLimits& limits, const Where& where)
       : core_(std::move(secret), limits), listener_(std::move(listener)), owner_(::getpid()) {
     check(limits, where);
     address_ = local_address(listener_.get());
@@ -49,7 +51,7 @@ class TcpServer {
   TcpServer& operator=(const TcpServer&) = delete;
 
   /// Sends what is under way, for a second at most, and ends every connection.
-  ~TcpServer() {
+  ALLFOLD_COLD ~TcpServer() {
     if (::getpid() != owner_) return;  // a forked child has the object, but not the thread
     const std::uint64_t one = 1;
     while (::write(wake_.get(), &one, sizeof one) < 0 && errno == EINTR) {
@@ -88,7 +90,7 @@ class TcpServer {
     return ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
   }
 
-  void run() noexcept {
+  ALLFOLD_COLD void run() noexcept {
     epoll_event events[64];
     while (!(stopping_ && core_.sessions() == 0)) {
       const Clock::time_point now = Clock::now();
@@ -114,13 +116,14 @@ class TcpServer {
   }
 
   /// A session stays allocated until `settle`, so that a later event of the same batch may still name it.
-  void receive(TcpSession& session, std::uint32_t events) noexcept {
+  ALLFOLD_COLD void receive(TcpSession& session, std::uint32_t events) noexcept {
     if (session.dropped) return;
     try {
       if ((events & EPOLLIN) != 0 && core_.wants_input(session)) {
         const ssize_t n = ::recv(session.socket.get(), chunk_, sizeof chunk_, MSG_DONTWAIT);
         if (n > 0) {
           core_.feed(session, {chunk_, static_cast<std::size_t>(n)}, Clock::now());
+          if (core_.step_back()) pause_accepting();
         } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
           core_.drop(session);
         }
@@ -133,7 +136,7 @@ class TcpServer {
     }
   }
 
-  void settle(Clock::time_point now) noexcept {
+  ALLFOLD_COLD void settle(Clock::time_point now) noexcept {
     while (TcpSession* session = core_.next_touched()) {
       try {
         send(*session, now);
@@ -151,13 +154,13 @@ class TcpServer {
 
   /// A child that was forked meanwhile may hold a copy of the socket, which would keep the connection and, worse, its
   /// place in the epoll set alive. So both are ended by name.
-  void end(TcpSession& session) noexcept {
+  ALLFOLD_COLD void end(TcpSession& session) noexcept {
     watch(session.socket.get(), EPOLL_CTL_DEL, 0, nullptr);
     ::shutdown(session.socket.get(), SHUT_RDWR);
     core_.close(session);
   }
 
-  void send(TcpSession& session, Clock::time_point now) {
+  ALLFOLD_COLD void send(TcpSession& session, Clock::time_point now) {
     while (!session.dropped && !session.out.empty()) {
       const std::string_view rest = session.out.view();
       const ssize_t n = ::send(session.socket.get(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -172,14 +175,14 @@ class TcpServer {
     if (!session.touched) rewatch(session);
   }
 
-  void rewatch(TcpSession& session) noexcept {
+  ALLFOLD_COLD void rewatch(TcpSession& session) noexcept {
     const std::uint32_t events = (core_.wants_input(session) ? std::uint32_t{EPOLLIN} : 0U) |
                                  (session.out.empty() ? 0U : std::uint32_t{EPOLLOUT});
     if (events == session.events) return;
     if (watch(session.socket.get(), EPOLL_CTL_MOD, events, &session)) session.events = events;
   }
 
-  void accept() noexcept {
+  ALLFOLD_COLD void accept() noexcept {
     for (int budget = 64; budget > 0 && !stopping_; --budget) {
       UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (!fd) {
@@ -200,7 +203,7 @@ class TcpServer {
     }
   }
 
-  void greet(UniqueFd fd, Clock::time_point now) {
+  ALLFOLD_COLD void greet(UniqueFd fd, Clock::time_point now) {
     set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
     // A client whose host vanished says nothing more: two minutes later its place is free again.
     set_option(fd.get(), SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -220,7 +223,8 @@ class TcpServer {
     }
   }
 
-  /// Out of descriptors or memory: looks again later rather than spin on a connection that it cannot take.
+  /// Out of descriptors or memory, or not meant: looks again later rather than spin on a connection that it cannot
+  /// take, or take it from a server that can.
   ALLFOLD_COLD void pause_accepting() noexcept {
     watch(listener_.get(), EPOLL_CTL_MOD, 0, &listener_);
     accept_again_ = Clock::now() + std::chrono::milliseconds(50);

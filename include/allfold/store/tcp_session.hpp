@@ -3,12 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <allfold/base/config.hpp>
+#include <allfold/base/deadline.hpp>
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/store/key_table.hpp>
 #include <allfold/store/tcp_protocol.hpp>
@@ -34,6 +35,7 @@ struct TcpSession {
   bool dropped = false;         ///< to be closed now
   bool touched = false;         ///< listed for TcpCore::next_touched, or just taken from there
   TcpSession* below = nullptr;  ///< the next in that list
+  TcpSession* next = nullptr;   ///< the next of all
   Clock::time_point limit;      ///< the end of its patience: see TcpCore::timed
   std::string nonce;
   std::vector<TcpWaiter> waiters;
@@ -47,30 +49,35 @@ struct TcpSession {
 class TcpCore {
  public:
   TcpCore(std::string secret, const TcpStoreLimits& limits) : secret_(std::move(secret)), limits_(limits) {}
+  TcpCore(const TcpCore&) = delete;
+  TcpCore& operator=(const TcpCore&) = delete;
+  ~TcpCore() {
+    while (first_ != nullptr) close(*first_);
+  }
 
   /// A new connection; its greeting is in `out`. `nonce` is tcp_nonce_bytes long and was never used before.
-  TcpSession& open(std::string_view nonce, Clock::time_point now) {
-    sessions_.push_back(std::make_unique<TcpSession>());
-    TcpSession& session = *sessions_.back();
+  ALLFOLD_COLD TcpSession& open(std::string_view nonce, Clock::time_point now) {
+    TcpSession& session = *new TcpSession;
+    session.next = std::exchange(first_, &session);
+    ++sessions_;
     session.nonce = nonce;
     set_limit(session, now + limits_.handshake_timeout);
     reply(session, 0, Status::greeting, concat({tcp_magic, nonce}), now);
     return session;
   }
 
-  void close(TcpSession& session) {
+  ALLFOLD_COLD void close(TcpSession& session) {
     buffered_ -= session.counted;
     if (session.dropped) --dropped_;
-    for (std::unique_ptr<TcpSession>& one : sessions_) {
-      if (one.get() != &session) continue;
-      std::swap(one, sessions_.back());
-      sessions_.pop_back();
-      return;
-    }
+    --sessions_;
+    TcpSession** one = &first_;
+    while (*one != &session) one = &(*one)->next;
+    *one = session.next;
+    delete &session;
   }
 
   /// Bytes of `session` arrived.
-  void feed(TcpSession& session, std::string_view bytes, Clock::time_point now) {
+  ALLFOLD_COLD void feed(TcpSession& session, std::string_view bytes, Clock::time_point now) {
     if (session.closing || session.dropped) return;
     if (session.counted + bytes.size() > limits_.client_buffered_bytes ||
         buffered_ + bytes.size() > limits_.buffered_bytes) {
@@ -82,7 +89,7 @@ class TcpCore {
   }
 
   /// The first `n` bytes of `session.out` have left.
-  void sent(TcpSession& session, std::size_t n, Clock::time_point now) {
+  ALLFOLD_COLD void sent(TcpSession& session, std::size_t n, Clock::time_point now) {
     session.out.take(n);
     count(session);
     if (session.greeted && !session.closing) set_limit(session, now + limits_.stall_timeout);
@@ -95,9 +102,9 @@ class TcpCore {
   }
 
   /// Ends what has run out of time: waits, hellos that did not come, replies that nobody takes.
-  void expire(Clock::time_point now) {
+  ALLFOLD_COLD void expire(Clock::time_point now) {
     next_expiry_ = Clock::time_point::max();
-    for (const std::unique_ptr<TcpSession>& one : sessions_) {
+    for (TcpSession* one = first_; one != nullptr; one = one->next) {
       TcpSession& session = *one;
       for (std::size_t i = 0; i < session.waiters.size();) {
         if (session.waiters[i].until <= now) {
@@ -121,12 +128,12 @@ class TcpCore {
 
   /// Whether one more connection may open. Where all places are taken, the one that has been without a hello for
   /// longest loses its own.
-  bool has_room() {
-    if (sessions_.size() - dropped_ < limits_.clients) return true;
+  ALLFOLD_COLD bool has_room() {
+    if (sessions_ - dropped_ < limits_.clients) return true;
     TcpSession* oldest = nullptr;
-    for (const std::unique_ptr<TcpSession>& one : sessions_) {
+    for (TcpSession* one = first_; one != nullptr; one = one->next) {
       if (one->greeted || one->dropped) continue;
-      if (oldest == nullptr || one->limit < oldest->limit) oldest = one.get();
+      if (oldest == nullptr || one->limit < oldest->limit) oldest = one;
     }
     if (oldest == nullptr) return false;
     drop(*oldest);
@@ -139,8 +146,8 @@ class TcpCore {
   }
 
   /// Lets every connection end, by `until` at the latest, with what is on its way to it.
-  void close_all(Clock::time_point until) noexcept {
-    for (const std::unique_ptr<TcpSession>& one : sessions_) {
+  ALLFOLD_COLD void close_all(Clock::time_point until) noexcept {
+    for (TcpSession* one = first_; one != nullptr; one = one->next) {
       one->closing = true;
       set_limit(*one, until);
       touch(*one);
@@ -154,8 +161,11 @@ class TcpCore {
     return top;
   }
 
+  /// Whether a rank asked for this server's successor, which may listen on the same socket, since the last call.
+  bool step_back() noexcept { return std::exchange(step_back_, false); }
+
   const TcpStoreLimits& limits() const noexcept { return limits_; }
-  std::size_t sessions() const noexcept { return sessions_.size(); }
+  std::size_t sessions() const noexcept { return sessions_; }
   std::size_t buffered_bytes() const noexcept { return buffered_; }
   std::size_t stored_bytes() const noexcept { return table_.bytes(); }
 
@@ -185,7 +195,8 @@ class TcpCore {
     session.counted = bytes;
   }
 
-  void reply(TcpSession& session, std::uint32_t id, Status status, std::string_view payload, Clock::time_point now) {
+  ALLFOLD_COLD void reply(TcpSession& session, std::uint32_t id, Status status, std::string_view payload,
+                          Clock::time_point now) {
     if (session.closing || session.dropped) return;
     if (session.counted + payload.size() > limits_.client_buffered_bytes) return drop(session);
     if (payload.size() > 512 && buffered_ + payload.size() > limits_.buffered_bytes) {
@@ -203,7 +214,7 @@ class TcpCore {
     set_limit(session, now + limits_.handshake_timeout);
   }
 
-  void process(TcpSession& session, Clock::time_point now) {
+  ALLFOLD_COLD void process(TcpSession& session, Clock::time_point now) {
     while (wants_input(session)) {
       TcpReader reader{session.in.view()};
       const std::size_t bytes = reader.integer<std::uint32_t>();
@@ -224,21 +235,29 @@ class TcpCore {
     }
   }
 
-  void hello(TcpSession& session, std::string_view body, Clock::time_point now) {
+  ALLFOLD_COLD void hello(TcpSession& session, std::string_view body, Clock::time_point now) {
     TcpReader reader{body};
     if (reader.bytes(tcp_magic.size()) != tcp_magic) return drop(session);
-    const std::string_view nonce = reader.bytes(tcp_nonce_bytes);
-    if (!equal_in_constant_time(reader.rest, text(tcp_proof(secret_, "client", session.nonce, nonce)))) {
+    const std::string_view card = reader.bytes(tcp_card_bytes);
+    if (!equal_in_constant_time(reader.rest, text(tcp_proof(secret_, "client", session.nonce, card)))) {
       return refuse(session, Status::refused_secret, {}, now);
     }
+    const std::uint32_t rank = TcpReader{card}.integer<std::uint32_t>();
+    if (rank != tcp_any_rank) {
+      if (joined_.contains(card.substr(0, 4))) {
+        step_back_ = true;
+        return refuse(session, Status::refused_again, {}, now);
+      }
+      if (joined_.bytes() < 1000000) joined_.set(card.substr(0, 4), {});
+    }
     session.greeted = true;
-    std::string welcome(text(tcp_proof(secret_, "server", session.nonce, nonce)));
+    std::string welcome(text(tcp_proof(secret_, "server", session.nonce, card)));
     put(welcome, static_cast<std::uint64_t>(limits_.key_bytes));
     put(welcome, static_cast<std::uint64_t>(limits_.value_bytes));
     reply(session, 0, Status::ok, welcome, now);
   }
 
-  void request(TcpSession& session, std::string_view body, Clock::time_point now) {
+  ALLFOLD_COLD void request(TcpSession& session, std::string_view body, Clock::time_point now) {
     TcpReader reader{body};
     const std::uint32_t id = reader.integer<std::uint32_t>();
     const TcpOp op = static_cast<TcpOp>(reader.integer<std::uint8_t>());
@@ -297,8 +316,8 @@ class TcpCore {
     if (adds && old == nullptr && table_.contains(key)) wake(key, now);
   }
 
-  void request_many(TcpSession& session, std::uint32_t id, TcpOp op, std::int64_t number, TcpReader reader,
-                    std::size_t texts, Clock::time_point now) {
+  ALLFOLD_COLD void request_many(TcpSession& session, std::uint32_t id, TcpOp op, std::int64_t number, TcpReader reader,
+                                 std::size_t texts, Clock::time_point now) {
     TcpWaiter waiter{id, op, {}, {}};
     bool all = true;
     for (std::size_t i = 0; i < texts && reader.ok; ++i) {
@@ -316,7 +335,7 @@ class TcpCore {
     park(session, std::move(waiter), number, now);
   }
 
-  void park(TcpSession& session, TcpWaiter waiter, std::int64_t timeout_ms, Clock::time_point now) {
+  ALLFOLD_COLD void park(TcpSession& session, TcpWaiter waiter, std::int64_t timeout_ms, Clock::time_point now) {
     for (const std::string& key : waiter.keys) waiter.bytes += key.size() + sizeof key;
     if (session.waiters.size() >= limits_.client_waits ||
         session.counted + waiter.bytes > limits_.client_buffered_bytes ||
@@ -333,15 +352,15 @@ class TcpCore {
     count(session);
   }
 
-  void forget(TcpSession& session, std::size_t i) {
+  ALLFOLD_COLD void forget(TcpSession& session, std::size_t i) {
     session.waiter_bytes -= session.waiters[i].bytes;
     std::swap(session.waiters[i], session.waiters.back());
     session.waiters.pop_back();
   }
 
   /// `key` has come to exist: answers those who waited for it last.
-  void wake(std::string_view key, Clock::time_point now) {
-    for (const std::unique_ptr<TcpSession>& one : sessions_) {
+  ALLFOLD_COLD void wake(std::string_view key, Clock::time_point now) {
+    for (TcpSession* one = first_; one != nullptr; one = one->next) {
       TcpSession& session = *one;
       for (std::size_t i = 0; i < session.waiters.size();) {
         TcpWaiter& waiter = session.waiters[i];
@@ -358,7 +377,7 @@ class TcpCore {
     }
   }
 
-  bool complete(TcpWaiter& waiter) const {
+  ALLFOLD_COLD bool complete(TcpWaiter& waiter) const {
     while (waiter.next < waiter.keys.size() && table_.contains(waiter.keys[waiter.next])) ++waiter.next;
     if (waiter.next < waiter.keys.size()) return false;
     // A key seen earlier may have gone meanwhile.
@@ -371,9 +390,12 @@ class TcpCore {
   std::string secret_;
   TcpStoreLimits limits_;
   KeyTable table_;
-  std::vector<std::unique_ptr<TcpSession>> sessions_;
+  KeyTable joined_;  // the ranks that came, as keys
+  bool step_back_ = false;
+  TcpSession* first_ = nullptr;
+  std::size_t sessions_ = 0;
   TcpSession* touched_ = nullptr;
-  std::size_t dropped_ = 0;  // of sessions_: those that wait to be closed
+  std::size_t dropped_ = 0;  // of these, those that wait to be closed
   std::size_t buffered_ = 0;
   Clock::time_point next_expiry_ = Clock::time_point::max();
 };

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <fcntl.h>
 #include <netdb.h>
@@ -26,6 +25,11 @@ namespace allfold::detail {
 struct TcpAddress {
   sockaddr_storage storage = {};
   socklen_t bytes = 0;
+
+  TcpAddress() = default;
+  explicit TcpAddress(const addrinfo& from) noexcept : bytes(from.ai_addrlen) {
+    std::memcpy(&storage, from.ai_addr, from.ai_addrlen);
+  }
 
   const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
   sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
@@ -74,34 +78,36 @@ struct TcpAddress {
   }
 };
 
-/// All addresses of `host`. An address in digits is never looked up. Empty on failure, and then `problem` says why.
+/// All addresses of `host`. An address in digits is never looked up. None on failure, and then `problem` says why.
 /// A name is looked up by the resolver of the C library, whose own time-outs (resolv.conf) apply.
-inline std::vector<TcpAddress> resolve(const std::string& host, std::uint16_t port, std::string& problem) {
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-  const std::string service = concat({int{port}});
-  addrinfo* list = nullptr;
-  int status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &list);
-  if (status == EAI_NONAME) {
-    hints.ai_flags = AI_NUMERICSERV;
-    status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &list);
+class TcpAddresses {
+ public:
+  ALLFOLD_COLD TcpAddresses(const std::string& host, std::uint16_t port, std::string& problem) {
+    addrinfo hints = {};
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+    const std::string service = concat({int{port}});
+    int status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &list_);
+    if (status == EAI_NONAME) {
+      hints.ai_flags = AI_NUMERICSERV;
+      status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &list_);
+    }
+    if (status == 0) return;
+    list_ = nullptr;
+    const char* const why = status == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(status);
+    problem = concat({"cannot resolve ", host, ": ", why});
   }
-  std::vector<TcpAddress> out;
-  if (status != 0) {
-    problem =
-        concat({"cannot resolve ", host, ": ", status == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(status)});
-    return out;
+  ~TcpAddresses() {
+    if (list_ != nullptr) ::freeaddrinfo(list_);
   }
-  for (const addrinfo* one = list; one != nullptr; one = one->ai_next) {
-    if (one->ai_family != AF_INET && one->ai_family != AF_INET6) continue;
-    out.emplace_back();
-    std::memcpy(&out.back().storage, one->ai_addr, one->ai_addrlen);
-    out.back().bytes = one->ai_addrlen;
-  }
-  ::freeaddrinfo(list);
-  return out;
-}
+  TcpAddresses(const TcpAddresses&) = delete;
+  TcpAddresses& operator=(const TcpAddresses&) = delete;
+
+  const addrinfo* first() const noexcept { return list_; }
+
+ private:
+  addrinfo* list_ = nullptr;
+};
 
 inline TcpAddress local_address(int fd) noexcept {
   TcpAddress out;
@@ -125,9 +131,11 @@ inline void set_option(int fd, int level, int name, int value) noexcept {
 ALLFOLD_COLD inline UniqueFd listen_at(const Where& where, const std::string& host, std::uint16_t port) {
   std::string problem;
   int number = EADDRNOTAVAIL;
-  const std::vector<TcpAddress> addresses = resolve(host, port, problem);
-  if (addresses.empty()) throw UsageError(where, {problem, "; expected an address of this host to listen at"});
-  for (const TcpAddress& address : addresses) {
+  const TcpAddresses addresses(host, port, problem);
+  if (addresses.first() == nullptr)
+    throw UsageError(where, {problem, "; expected an address of this host to listen at"});
+  for (const addrinfo* one = addresses.first(); one != nullptr; one = one->ai_next) {
+    const TcpAddress address(*one);
     UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (fd) set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
     if (fd && ::bind(fd.get(), address.get(), address.bytes) == 0 && ::listen(fd.get(), SOMAXCONN) == 0) return fd;
@@ -141,7 +149,7 @@ ALLFOLD_COLD inline UniqueFd listen_at(const Where& where, const std::string& ho
 }
 
 /// Connects without blocking past the deadline. No socket on failure, and then `number` is an errno.
-inline UniqueFd connect_to(const TcpAddress& address, Deadline deadline, int& number) {
+ALLFOLD_COLD inline UniqueFd connect_to(const TcpAddress& address, Deadline deadline, int& number) {
   UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) {
     number = errno;

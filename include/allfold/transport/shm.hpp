@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <span>
@@ -44,8 +45,7 @@ class ShmAllocation {
 };
 
 /// Moves bytes between ranks of one host through memory they share: segments without a name between processes,
-/// plain memory between threads of one process. Private memory of other processes is read with process_vm_readv(2)
-/// where the system permits that, else it passes through staging memory.
+/// plain memory between threads of one process. Private memory passes through staging memory.
 class ShmTransport {
  public:
   using policy_category = transport_tag;
@@ -74,15 +74,15 @@ class ShmTransport {
     auto state = std::make_unique<State>();
     state->rank = meeting.rank();
     state->world_size = meeting.world_size();
+    state->same_process =
+        std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
     watch(state->peers, ranks, options);
-    if (!state->peers.same_process) {
-      allow_memory_reads();
+    if (!state->same_process) {
       state->exchange.emplace(meeting.where());
       state->addresses = meeting.all_gather("exchange addresses", state->exchange->address());
     }
 
     state->staging_bytes = options.buffer_bytes < max_staging_bytes ? options.buffer_bytes : max_staging_bytes;
-    const int packets = static_cast<int>(max_packet_bytes / HostPacket::payload_bytes) + state->world_size;
     const ChannelLayout layout = ChannelLayout::of(state->world_size, options.blocks, packets, state->staging_bytes);
     state->parts = state->share(meeting, control_bytes + layout.bytes * static_cast<std::size_t>(options.channels));
     state->control = static_cast<ControlBlock*>(state->parts.part[0]->data());
@@ -114,8 +114,6 @@ class ShmTransport {
     return hit ? Located{&hit.entry->window(), hit.offset_bytes} : Located{};
   }
 
-  bool publishes() const noexcept { return state_->publishes; }
-  std::size_t packet_bytes() const noexcept { return max_packet_bytes; }
   std::size_t staging_bytes() const noexcept { return state_->staging_bytes; }
   HostChannel& channel(int index) noexcept { return *state_->channels[static_cast<std::size_t>(index)]; }
 
@@ -129,8 +127,8 @@ class ShmTransport {
   }
 
  private:
-  /// What the packets of one stage hold: beyond, meetings cost less than flags do.
-  static constexpr std::size_t max_packet_bytes = std::size_t{256} << 10;
+  /// Packets of one round and stage: enough to overlap the two motions, few enough to stay in the cache.
+  static constexpr int packets = 32;
   /// More staging memory makes nothing faster on CPU ranks: a piece should stay in the cache.
   static constexpr std::size_t max_staging_bytes = std::size_t{1} << 20;
   static constexpr std::size_t control_bytes = 4096;
@@ -139,7 +137,7 @@ class ShmTransport {
   struct State {
     SharedParts share(Meeting& meeting, std::size_t bytes) {
       ++serial;
-      return peers.same_process
+      return same_process
                  ? share_among_threads(meeting, bytes)
                  : share_among_processes(meeting, *exchange, addresses, static_cast<std::uint32_t>(serial), bytes);
     }
@@ -148,7 +146,7 @@ class ShmTransport {
     int world_size = 1;
     std::uint64_t serial = 0;  ///< of what was shared last; the same on every rank
     std::size_t staging_bytes = 0;
-    bool publishes = false;
+    bool same_process = false;  ///< all ranks are threads of this process
     HostPeers peers;
     std::optional<DescriptorExchange> exchange;
     std::vector<ExchangeAddress> addresses;
@@ -159,10 +157,8 @@ class ShmTransport {
   };
 
   static void watch(HostPeers& peers, std::span<const Identity> ranks, const Options& options) {
-    peers.same_process = true;
     for (std::size_t r = 0; r < ranks.size(); ++r) {
       peers.process[r] = PeerProcess(ranks[r].process, ranks[r].process_start);
-      peers.same_process = peers.same_process && ranks[r].same_process(ranks[0]);
     }
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -174,34 +170,20 @@ class ShmTransport {
     peers.crowded = own > have || static_cast<long>(ranks.size()) * own > (bound ? online : have);
   }
 
-  /// Writes a word into every rank's control memory and reads what the others wrote into this rank's; then reads a
-  /// word of every rank's private memory, to see whether the system permits it.
+  /// Writes a word into every rank's control memory and reads what the others wrote into this rank's.
   static void verify(Meeting& meeting, State& state) {
     const auto word = [](int from, int to) { return hash_mix(static_cast<std::uint64_t>(from * 64 + to + 1)); };
     const auto block = [&](int r) { return static_cast<ControlBlock*>(state.parts.part[r]->data()); };
     const int me = state.rank;
     for (int r = 0; r < state.world_size; ++r) store_release(&block(r)->verify[me], word(me, r));
 
-    struct Offer {
-      const std::uint64_t* address;
-      std::uint64_t value;
-    };
-    const std::uint64_t mine = word(me, me) ^ static_cast<std::uint64_t>(::getpid());
-    const std::vector<Offer> offers = meeting.all_gather("verify memory", Offer{&mine, mine});
-    int readable = 1;
+    meeting.barrier("verify memory");
     for (int r = 0; r < state.world_size; ++r) {
       if (load_acquire(&block(me)->verify[r]) != word(r, me)) {
         throw PeerError(meeting.where(), r,
                         {"what rank ", r, " wrote into this rank's shared memory did not arrive; expected one memory ",
                          "that both map; see whether the ranks run in different sandboxes"});
       }
-      if (state.peers.same_process || r == me) continue;
-      const Offer& offer = offers[static_cast<std::size_t>(r)];
-      if (!can_read_memory(state.peers.process[r].process(), offer.address, offer.value)) readable = 0;
-    }
-    state.publishes = true;
-    for (const int theirs : meeting.all_gather("verify reads", readable)) {
-      state.publishes = state.publishes && theirs != 0;
     }
   }
 

@@ -30,14 +30,14 @@ ALLFOLD_HD bool hybrid_cube_mesh(E& e, const AllReduceCall<Reduction>& call) {
     const Buffer partials = slice<Partial>(e.staging(stage_bytes), mine.begin - begin);
     if (staged) e.copy(inputs.at[me], call.in + mine.begin, mine.size() * sizeof(T));
     if (!meet(e, Leg::start, neighbours)) return false;
-    const bool quad_folded = e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad),
+    e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad),
                                     partials, only_rank(me), mine.size());
-    if (!e.sync(quad_folded) || !meet(e, Leg::folded, neighbours)) return false;
+    if (!meet(e, Leg::folded, neighbours)) return false;
     const int partner = call.mesh.partner;
-    const bool joined = e.fold(FinalFold<Reduction>{call.reduction, e.world_size()}, partials,
+    e.fold(FinalFold<Reduction>{call.reduction, e.world_size()}, partials,
                                call.mesh.first_quad ? Operands::pair(me, partner) : Operands::pair(partner, me),
                                own_buffer(me, call.out + mine.begin), only_rank(me), mine.size());
-    return e.sync(joined) && meet(e, Leg::done, neighbours);
+    return meet(e, Leg::done, neighbours);
   });
 }
 

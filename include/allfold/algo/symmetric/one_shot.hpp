@@ -23,10 +23,9 @@ ALLFOLD_HD bool one_shot(E& e, const AllReduceCall<Reduction>& call) {
     const Buffer inputs = staged ? slice<T>(e.staging(0), mine.begin - begin) : slice<T>(call.inputs, mine.begin);
     if (staged) e.copy(inputs.at[e.rank()], call.in + mine.begin, mine.size() * sizeof(T));
     if (!meet(e, Leg::start, everyone)) return false;
-    const bool folded =
-        e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone),
+    e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone),
                own_buffer(e.rank(), call.out + mine.begin), only_rank(e.rank()), mine.size());
-    return e.sync(folded) && meet(e, Leg::done, everyone);
+    return meet(e, Leg::done, everyone);
   });
 }
 

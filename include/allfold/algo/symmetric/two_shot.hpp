@@ -7,11 +7,10 @@
 
 namespace allfold {
 
-/// Every rank folds its own shard of all inputs, and hands the result to all: two motions of the data,
-/// 2 (P - 1) / P * bytes per link. Results are pushed where peers' outputs are mapped, pulled after a third meeting
-/// where they are published, and pass through staging memory where peers cannot reach them.
+/// Every rank folds its own shard of all inputs and pushes the result to all outputs: two motions of the data,
+/// 2 (P - 1) / P * bytes per link, two meetings. What peers cannot reach passes through staging memory, in rounds.
 ///
-/// In place is safe: nobody but its owner reads a shard of the inputs, and nobody but he writes it.
+/// In place is safe: nobody but its owner reads a shard of the inputs once it is written.
 ALLFOLD_ANY_SIDE
 template <executor E, class Reduction>
 ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
@@ -29,48 +28,28 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
       return part_of(part_of({begin, end}, e.world_size(), shard, line_grain<T>()), e.blocks(), e.block(),
                      line_grain<T>());
     };
-    const auto for_peers = [&](auto&& each) {
-      for (int step = 1; step < e.world_size(); ++step) {
-        const int peer = me + step < e.world_size() ? me + step : me + step - e.world_size();
-        if (!each(peer, block_part(peer))) return false;
-      }
-      return true;
+    const auto staged = [&](std::size_t offset, Range part) {
+      return slice<T>(e.staging(offset), part.begin - begin);
     };
 
-    if (stage_in) {
-      for_peers([&](int, Range part) {
-        e.copy(slice<T>(e.staging(0), part.begin - begin).at[me], call.in + part.begin, part.size() * sizeof(T));
-        return true;
-      });
+    for (int peer = 0; stage_in && peer < e.world_size(); ++peer) {
+      const Range part = block_part(peer);
+      if (peer != me) e.copy(staged(0, part).at[me], call.in + part.begin, part.size() * sizeof(T));
     }
     if (!meet(e, Leg::start, everyone)) return false;
 
     const Range mine = block_part(me);
-    const Buffer published = e.outputs(call.outputs);
-    Buffer inputs = stage_in ? slice<T>(e.staging(0), mine.begin - begin) : slice<T>(e.inputs(call.inputs), mine.begin);
-    Buffer outputs = stage_out ? slice<T>(e.staging(stage_bytes), mine.begin - begin) : slice<T>(published, mine.begin);
+    Buffer inputs = stage_in ? staged(0, mine) : slice<T>(call.inputs, mine.begin);
+    Buffer outputs = stage_out ? staged(stage_bytes, mine) : slice<T>(call.outputs, mine.begin);
     inputs.at[me] = const_cast<T*>(call.in + mine.begin);
     outputs.at[me] = call.out + mine.begin;
-    const bool push = stage_out || call.outputs.reach == Reach::mapped;
-    const bool folded = e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs,
-                               Operands::ascending(everyone), outputs, push ? everyone : only_rank(me), mine.size());
-    if (!e.sync(folded)) return false;
-
-    if (!push) {
-      if (!meet(e, Leg::folded, everyone)) return false;
-      const bool fetched = for_peers([&](int peer, Range part) {
-        return e.fetch(call.out + part.begin, peer, slice<T>(published, part.begin).at[peer], part.size() * sizeof(T),
-                       published.reach);
-      });
-      if (!e.sync(fetched)) return false;
-    }
+    e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone), outputs, everyone,
+           mine.size());
     if (!meet(e, Leg::done, everyone)) return false;
-    if (stage_out) {
-      for_peers([&](int, Range part) {
-        e.copy(call.out + part.begin, slice<T>(e.staging(stage_bytes), part.begin - begin).at[me],
-               part.size() * sizeof(T));
-        return true;
-      });
+
+    for (int peer = 0; stage_out && peer < e.world_size(); ++peer) {
+      const Range part = block_part(peer);
+      if (peer != me) e.copy(call.out + part.begin, staged(stage_bytes, part).at[me], part.size() * sizeof(T));
     }
     return true;
   });

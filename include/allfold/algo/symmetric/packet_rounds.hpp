@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include <allfold/algo/chunk.hpp>
+#include <allfold/algo/symmetric/barrier.hpp>
+#include <allfold/algo/symmetric/call.hpp>
+#include <allfold/algo/symmetric/meet.hpp>
+
+namespace allfold {
+
+/// Walks over a vector in rounds of as many elements as the packets hold: `body(Range)` until it says false. A round
+/// begins as soon as a lane is through with the one before, for two sets of packets take turns: a lane that posts into
+/// a set again has met every peer's in the round between. The meeting at the end holds that up for the next call, whose
+/// packets may be other lanes'; a call of one round needs none.
+ALLFOLD_ANY_SIDE
+template <class T, executor E, class Body>
+ALLFOLD_HD bool in_packet_rounds(E& e, std::size_t count, Body&& body) {
+  if (count == 0) return barrier(e);  // no packet would tell that peers have come
+  const std::size_t limit = e.template packet_round<T>();
+  const bool ok = in_rounds(count, limit, [&](std::size_t begin, std::size_t end) {
+    e.begin_round();
+    return body(Range{begin, end});
+  });
+  return count <= limit || !ok ? e.sync(ok) : meet(e, Leg::done, all_ranks(e.world_size()));
+}
+
+}  // namespace allfold
