@@ -31,20 +31,16 @@ constexpr std::size_t guard = allfold_test::guard_elems;
 
 /// Every placement of input and output: in private and symmetric memory, in place and not, aligned and not.
 template <class T, class Op>
-void check_placements(Comm& comm, const Op& op, Algorithm algorithm, std::size_t count,
-                      std::uint64_t seed) {
+void check_placements(Comm& comm, const Op& op, Algorithm algorithm, std::size_t count, std::uint64_t seed) {
   const std::size_t room = count + 3 * guard;
   allfold_test::PrivateField<T> private_a(room);
   allfold_test::PrivateField<T> private_b(room);
   auto symmetric_a = comm.allocate<T>(room);
   auto symmetric_b = comm.allocate<T>(room);
   const allfold::CallOptions options{.channel = 0, .timeout = std::nullopt, .algorithm = algorithm};
-  const std::span<T> fields[][2] = {{private_a.span(), private_a.span()},
-                                    {private_a.span(), private_b.span()},
-                                    {symmetric_a.span(), symmetric_a.span()},
-                                    {symmetric_a.span(), symmetric_b.span()},
-                                    {private_a.span(), symmetric_b.span()},
-                                    {symmetric_a.span(), private_b.span()}};
+  const std::span<T> fields[][2] = {{private_a.span(), private_a.span()},     {private_a.span(), private_b.span()},
+                                    {symmetric_a.span(), symmetric_a.span()}, {symmetric_a.span(), symmetric_b.span()},
+                                    {private_a.span(), symmetric_b.span()},   {symmetric_a.span(), private_b.span()}};
   for (const auto& [in, out] : fields) {
     const bool in_place = in.data() == out.data();
     allfold_test::check_all_reduce<T>(comm, op, {in, out, guard, guard}, count, seed, options);
@@ -96,9 +92,8 @@ TEST_CASE("two blocks of two lanes") {
 }
 
 TEST_CASE("three blocks of two lanes") {
-  allfold_test::over_ranks({2}, [](const allfold::Environment& environment) {
-    check_algorithms<float>(environment, allfold::sum, 3, 2);
-  });
+  allfold_test::over_ranks(
+      {2}, [](const allfold::Environment& environment) { check_algorithms<float>(environment, allfold::sum, 3, 2); });
 }
 
 TEST_CASE("every algorithm on a 16-bit type, whose packets and lines hold more elements") {

@@ -51,7 +51,10 @@ struct JoinThirds {
 template <class T>
 struct Memory {
   explicit Memory(Comm& comm)
-      : private_in(room), private_out(room), symmetric_in(comm.allocate<T>(room)), symmetric_out(comm.allocate<T>(room)) {}
+      : private_in(room),
+        private_out(room),
+        symmetric_in(comm.allocate<T>(room)),
+        symmetric_out(comm.allocate<T>(room)) {}
 
   allfold_test::PrivateField<T> private_in;
   allfold_test::PrivateField<T> private_out;

@@ -91,8 +91,8 @@ TEST_CASE("a functor that captures, on float") {
   allfold_test::over_ranks({2, 3}, [](const allfold::Environment& environment) {
     Comm comm = Comm::create(environment);
     const float bound = 2.5F;
-    allfold_test::check_counts<float>(comm, [bound](float a, float b) { return a + b > bound ? bound : a + b; }, counts,
-                                      seed);
+    allfold_test::check_counts<float>(
+        comm, [bound](float a, float b) { return a + b > bound ? bound : a + b; }, counts, seed);
   });
 }
 

@@ -23,8 +23,7 @@ namespace {
 class SharedSteps {
  public:
   SharedSteps()
-      : steps_(static_cast<int*>(
-            ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
+      : steps_(static_cast<int*>(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
     REQUIRE(static_cast<void*>(steps_) != MAP_FAILED);
   }
   ~SharedSteps() { ::munmap(steps_, bytes); }

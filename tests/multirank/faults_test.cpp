@@ -39,8 +39,8 @@ struct Plan {
   std::uint64_t seed;
   int world_size;
   int victim;
-  int after_calls;             ///< how many calls the victim makes before its clock starts
-  std::uint64_t after_us;      ///< and how long it lives then
+  int after_calls;         ///< how many calls the victim makes before its clock starts
+  std::uint64_t after_us;  ///< and how long it lives then
   bool symmetric;
 };
 
@@ -94,7 +94,8 @@ void random_call(Comm& comm, Buffer& buffer, Random& random) {
   }
   allfold::CallOptions options;
   options.algorithm = random.pick({Algorithm::none, Algorithm::one_shot, Algorithm::two_shot});
-  if (count <= 512 && kind < 5) options.algorithm = random.pick({Algorithm::one_shot_packet, Algorithm::two_shot_packet});
+  if (count <= 512 && kind < 5)
+    options.algorithm = random.pick({Algorithm::one_shot_packet, Algorithm::two_shot_packet});
   comm.all_reduce(std::span<float>(buffer.data(), count), allfold::sum, options);
 }
 

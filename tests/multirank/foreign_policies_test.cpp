@@ -133,8 +133,8 @@ struct Ring {
 /// A selector: packets for whatever is odd.
 struct Taste {
   using policy_category = allfold::selector_tag;
-  static constexpr allfold::AlgorithmSet candidates =
-      allfold::AlgorithmSet::of(allfold::Algorithm::none) | allfold::AlgorithmSet::of(allfold::Algorithm::one_shot_packet);
+  static constexpr allfold::AlgorithmSet candidates = allfold::AlgorithmSet::of(allfold::Algorithm::none) |
+                                                      allfold::AlgorithmSet::of(allfold::Algorithm::one_shot_packet);
   allfold::Algorithm select(const allfold::SelectionQuery& query) const {
     const bool odd = query.bytes % 8 != 0;
     return odd && query.possible.contains(allfold::Algorithm::one_shot_packet) ? allfold::Algorithm::one_shot_packet
@@ -198,8 +198,7 @@ TEST_CASE("a foreign topology: a ring of four is not fully connected, so the fal
   over_ranks({3, 4}, [](const allfold::Environment& environment) {
     auto comm = allfold::Communicator<Ring>::create(environment);
     const bool connected = comm.world_size() == 3;
-    EXPECT(comm.topology() ==
-           (connected ? allfold::TopologyKind::fully_connected : allfold::TopologyKind::unknown));
+    EXPECT(comm.topology() == (connected ? allfold::TopologyKind::fully_connected : allfold::TopologyKind::unknown));
     EXPECT((comm.would_choose<float>(4) == allfold::Algorithm::none) == !connected);
     expect_sums(comm, 100000);
     if (!connected) {

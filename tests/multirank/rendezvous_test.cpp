@@ -132,7 +132,7 @@ TEST_CASE("a store that accepts and never answers") {
 TEST_CASE("create again, and again, in the same processes") {
   allfold_test::over_ranks({1, 2, 4}, [](const allfold::Environment& environment) {
     for (int round = 0; round < 5; ++round) {
-      Comm comm = Comm::create(environment);
+      Comm comm = Comm::create(environment, allfold::Options{.rendezvous_timeout = 20s});
       expect_works(comm);
     }
   });
@@ -156,7 +156,7 @@ TEST_CASE("after a failure, create again and go on") {
     std::vector<float> x(environment.rank == 0 ? 4 : 5);
     EXPECT_THROWS_AS(comm.all_reduce(x, allfold::sum), allfold::MismatchError);
     EXPECT_THROWS_AS(comm.barrier(), allfold::Error);
-    comm = Comm::create(environment);
+    comm = Comm::create(environment, allfold::Options{.rendezvous_timeout = 20s});
     comm.status();
     expect_works(comm);
   });
@@ -167,7 +167,7 @@ TEST_CASE("after a refused rendezvous, create again") {
     allfold::Options options = impatient;
     options.channels = environment.rank + 1;
     EXPECT_THROWS_AS(Comm::create(environment, options), allfold::Error);
-    Comm comm = Comm::create(environment);
+    Comm comm = Comm::create(environment, allfold::Options{.rendezvous_timeout = 20s});
     expect_works(comm);
   });
 }

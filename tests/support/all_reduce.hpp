@@ -82,9 +82,8 @@ void check_result(const Fields<T>& fields, std::size_t count, std::uint64_t seed
     for (int r = 0; r < world_size; ++r) operands[r] = element<T>(seed, r, i);
     const T right = want(std::span<const T>(operands, static_cast<std::size_t>(world_size)));
     if (!same_bytes(out[i], right)) {
-      throw_failure(
-          allfold::concat({head, "element ", i, " is ", bytes_text(out[i]), ", not ", bytes_text(right)}), __FILE__,
-          __LINE__);
+      throw_failure(allfold::concat({head, "element ", i, " is ", bytes_text(out[i]), ", not ", bytes_text(right)}),
+                    __FILE__, __LINE__);
     }
     if (!fields.in_place() && !same_bytes(in[i], operands[rank])) {
       throw_failure(allfold::concat({head, "input element ", i, " was changed"}), __FILE__, __LINE__);
@@ -114,9 +113,8 @@ void check_all_reduce(Comm& comm, const Op& op, const Fields<T>& fields, std::si
             fields.out.begin() + static_cast<std::ptrdiff_t>(end), canary<T>());
   for (std::size_t i = 0; i < count; ++i) in[i] = element<T>(seed, comm.rank(), i);
 
-  const std::string head =
-      allfold::concat({allfold::type_name<T>(), " ", allfold::operator_name<Op>(), ", count ", count, ", seed ", seed,
-                       fields.in_place() ? ", in place: " : ": "});
+  const std::string head = allfold::concat({allfold::type_name<T>(), " ", allfold::operator_name<Op>(), ", count ",
+                                            count, ", seed ", seed, fields.in_place() ? ", in place: " : ": "});
   try {
     if (fields.in_place()) {
       comm.all_reduce(out, op, options);

@@ -91,10 +91,9 @@ template <class Op>
 inline constexpr bool is_logical = is_one_of<Op, allfold::Land, allfold::Lor, allfold::Lxor>;
 
 template <class Op>
-inline constexpr bool is_built_in =
-    is_logical<Op> || is_premul<Op> ||
-    is_one_of<Op, allfold::Sum, allfold::Product, allfold::Min, allfold::Max, allfold::Avg, allfold::Band, allfold::Bor,
-              allfold::Bxor>;
+inline constexpr bool is_built_in = is_logical<Op> || is_premul<Op> ||
+                                    is_one_of<Op, allfold::Sum, allfold::Product, allfold::Min, allfold::Max,
+                                              allfold::Avg, allfold::Band, allfold::Bor, allfold::Bxor>;
 
 /// a op b for built-in operators: integers as 64-bit words that wrap, floats in their own arithmetic.
 template <class Op, class A>

@@ -41,8 +41,8 @@ ALLFOLD_COLD inline void expect_contains(const std::string& text, std::initializ
 }
 
 template <class Type>
-std::string thrown_message(allfold::FunctionRef<void()> body, const char* expression, const char* type, const char* file,
-                           int line) {
+std::string thrown_message(allfold::FunctionRef<void()> body, const char* expression, const char* type,
+                           const char* file, int line) {
   try {
     body();
   } catch (const Type& error) {

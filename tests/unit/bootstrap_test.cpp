@@ -44,7 +44,8 @@ void check_ranks(const allfold::Environment& environment, int rank, int world_si
 
 bool is_derived(std::uint16_t port) { return port >= 20000 && port < 30000; }
 
-const Variables torchrun{{"RANK", "5"},       {"WORLD_SIZE", "8"},      {"LOCAL_RANK", "1"}, {"LOCAL_WORLD_SIZE", "4"},
+const Variables torchrun{{"RANK", "5"},           {"WORLD_SIZE", "8"},
+                         {"LOCAL_RANK", "1"},     {"LOCAL_WORLD_SIZE", "4"},
                          {"MASTER_ADDR", "head"}, {"MASTER_PORT", "1234"}};
 const Variables open_mpi{{"OMPI_COMM_WORLD_RANK", "1"},
                          {"OMPI_COMM_WORLD_SIZE", "2"},
@@ -106,8 +107,8 @@ TEST_CASE("ALLFOLD_MEETING: a host, an IPv6 address or a directory") {
 }
 
 TEST_CASE("a broken ALLFOLD_MEETING") {
-  for (const char* meeting : {"host", ":5", "host:", "host:0", "host:65536", "host:5x", "::1:5", "[]:5", "[::1]", "[::1:5",
-                              "::1]:5", "relative/path"}) {
+  for (const char* meeting : {"host", ":5", "host:", "host:0", "host:65536", "host:5x", "::1:5", "[]:5", "[::1]",
+                              "[::1:5", "::1]:5", "relative/path"}) {
     CAPTURE(meeting);
     CHECK(contains(usage_error_with({{"ALLFOLD_MEETING", meeting}}), "ALLFOLD_MEETING"));
   }
@@ -120,8 +121,8 @@ TEST_CASE("torchrun") {
   CHECK(environment.meeting_port == 1234);
 
   // Its agent serves a store at the port it names.
-  environment = environment_with(
-      with(torchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "True"}, {"TORCHELASTIC_RUN_ID", "run"}}));
+  environment =
+      environment_with(with(torchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "True"}, {"TORCHELASTIC_RUN_ID", "run"}}));
   CHECK(environment.meeting_host == "head");
   CHECK(is_derived(environment.meeting_port));
   CHECK(contains(environment.job, "run"));
@@ -157,7 +158,10 @@ TEST_CASE("Open MPI on several hosts needs one") {
 }
 
 TEST_CASE("MPICH") {
-  const Variables mpich{{"PMI_RANK", "2"}, {"PMI_SIZE", "4"}, {"MPI_LOCALRANKID", "0"}, {"MPI_LOCALNRANKS", "2"},
+  const Variables mpich{{"PMI_RANK", "2"},
+                        {"PMI_SIZE", "4"},
+                        {"MPI_LOCALRANKID", "0"},
+                        {"MPI_LOCALNRANKS", "2"},
                         {"MASTER_ADDR", "head"}};
   check_ranks(environment_with(mpich), 2, 4, 0, 2);
   check_ranks(environment_with({{"PMI_RANK", "2"}, {"PMI_SIZE", "4"}}), 2, 4, 2, 4);

@@ -23,10 +23,8 @@
 
 namespace {
 
-using allfold::can_read_memory;
 using allfold::PeerProcess;
 using allfold::process_start_time;
-using allfold::read_memory;
 
 /// A child that only waits to be killed.
 class Sleeper {
@@ -90,12 +88,6 @@ int watch_a_life() {
   return 0;
 }
 
-/// Whether this kernel and its seccomp filters have process_vm_readv at all.
-bool reads_are_possible() {
-  const std::uint64_t word = 7;
-  return can_read_memory(::getpid(), &word, 7);
-}
-
 TEST_CASE("this process is always alive, and nobody is not") {
   CHECK(PeerProcess(::getpid(), process_start_time(::getpid())).alive());
   CHECK_FALSE(PeerProcess().alive());
@@ -146,59 +138,6 @@ TEST_CASE("a start time is that of one process") {
   const std::uint64_t renamed = process_start_time(::getpid());
   ::prctl(PR_SET_NAME, name);
   CHECK(renamed == own);
-}
-
-TEST_CASE("memory of a child is read, all of it") {
-  if (!reads_are_possible()) SKIP_CASE("process_vm_readv is not permitted here");
-  std::vector<std::uint32_t> source(std::size_t{1} << 20);
-  for (std::size_t i = 0; i < source.size(); ++i) source[i] = static_cast<std::uint32_t>(i * 2654435761U);
-  const Sleeper child;  // has a copy of all of it at the same address
-  const std::vector<std::uint32_t> expected = source;
-  source.assign(source.size(), 0);
-  std::vector<std::uint32_t> target(source.size());
-  CHECK(read_memory(child.process(), target.data(), source.data(), source.size() * sizeof source[0]) == 0);
-  CHECK(target == expected);
-  CHECK(read_memory(child.process(), target.data(), nullptr, 0) == 0);
-}
-
-TEST_CASE("a read that cannot be completed says why") {
-  if (!reads_are_possible()) SKIP_CASE("process_vm_readv is not permitted here");
-  const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  void* const pages = ::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  REQUIRE(pages != MAP_FAILED);
-  REQUIRE(::mprotect(static_cast<char*>(pages) + page, page, PROT_NONE) == 0);
-  std::vector<char> target(2 * page);
-  Sleeper child;
-  CHECK(read_memory(child.process(), target.data(), pages, page) == 0);
-  CHECK(read_memory(child.process(), target.data(), pages, page + 1) == EFAULT);
-  CHECK(read_memory(child.process(), target.data(), nullptr, 8) == EFAULT);
-  const int process = child.process();
-  child.end();
-  CHECK(read_memory(process, target.data(), pages, page) == ESRCH);
-  ::munmap(pages, 2 * page);
-}
-
-TEST_CASE("the probe wants the expected word") {
-  if (!reads_are_possible()) SKIP_CASE("process_vm_readv is not permitted here");
-  volatile std::uint64_t word = 0x1234;
-  const auto* const address = const_cast<const std::uint64_t*>(&word);
-  Sleeper child;
-  word = 0;
-  CHECK(can_read_memory(child.process(), address, 0x1234));
-  CHECK_FALSE(can_read_memory(child.process(), address, 0));
-  const int process = child.process();
-  child.end();
-  CHECK_FALSE(can_read_memory(process, address, 0x1234));
-}
-
-TEST_CASE("a process that allows it is read by one that is no ancestor") {
-  char scope[8] = {};
-  const bool stricter =
-      std::atoi(allfold::detail::read_small_file("/proc/sys/kernel/yama/ptrace_scope", scope).data()) > 1;
-  if (stricter || !reads_are_possible()) SKIP_CASE("process_vm_readv is not permitted here");
-  const std::uint64_t word = 0x5678;
-  allfold::allow_memory_reads();
-  CHECK(exit_status_of([&word] { return can_read_memory(::getppid(), &word, 0x5678) ? 0 : 1; }) == 0);
 }
 
 }  // namespace

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include <doctest/doctest.h>
 #include <dirent.h>
+#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -87,26 +87,24 @@ TEST_CASE("every rank is told who it is") {
 TEST_CASE("threads share what the function captures, and each rank runs once") {
   std::atomic<int> runs{0};
   std::vector<int> seen(8, 0);
-  launch(
-      8,
-      [&](const Environment& environment) {
-        ++runs;
-        seen[static_cast<std::size_t>(environment.rank)] += environment.rank + 1;
-      },
-      {.ranks = Ranks::threads});
+  launch(8,
+         [&](const Environment& environment) {
+           ++runs;
+           seen[static_cast<std::size_t>(environment.rank)] += environment.rank + 1;
+         },
+         {.ranks = Ranks::threads});
   CHECK(runs == 8);
   CHECK(seen == std::vector<int>{1, 2, 3, 4, 5, 6, 7, 8});
 }
 
 TEST_CASE("ranks run at the same time") {
   std::atomic<int> arrived{0};
-  launch(
-      4,
-      [&](const Environment&) {
-        ++arrived;
-        while (arrived < 4) sleep_for(1ms);
-      },
-      {.ranks = Ranks::threads});
+  launch(4,
+         [&](const Environment&) {
+           ++arrived;
+           while (arrived < 4) sleep_for(1ms);
+         },
+         {.ranks = Ranks::threads});
   CHECK(arrived == 4);
 }
 
@@ -273,15 +271,14 @@ TEST_CASE("buffered output is written once") {
 TEST_CASE("rank 0 has the listening socket") {
   for (const Ranks ranks : both) {
     CAPTURE(name(ranks));
-    launch(
-        2,
-        [ranks](const Environment& environment) {
-          const bool serves = environment.rank == 0 || ranks == Ranks::threads;
-          if (serves != (environment.listening_socket >= 0)) throw std::runtime_error("wrong listening socket");
-          if (environment.rank != 0) return;
-          if (!can_connect(environment)) throw std::runtime_error("nobody listens");
-        },
-        {.ranks = ranks});
+    launch(2,
+           [ranks](const Environment& environment) {
+             const bool serves = environment.rank == 0 || ranks == Ranks::threads;
+             if (serves != (environment.listening_socket >= 0)) throw std::runtime_error("wrong listening socket");
+             if (environment.rank != 0) return;
+             if (!can_connect(environment)) throw std::runtime_error("nobody listens");
+           },
+           {.ranks = ranks});
   }
 }
 
@@ -296,18 +293,16 @@ TEST_CASE("with rank 0 gone, a connection is refused") {
 }
 
 TEST_CASE("jobs differ, and so do their ports while both run") {
-  launch(
-      1,
-      [](const Environment& outer) {
-        launch(
-            1,
-            [&outer](const Environment& inner) {
-              if (inner.job == outer.job) throw std::runtime_error("one job");
-              if (inner.meeting_port == outer.meeting_port) throw std::runtime_error("one port");
-            },
-            {.ranks = Ranks::threads});
-      },
-      {.ranks = Ranks::threads});
+  launch(1,
+         [](const Environment& outer) {
+           launch(1,
+                  [&outer](const Environment& inner) {
+                    if (inner.job == outer.job) throw std::runtime_error("one job");
+                    if (inner.meeting_port == outer.meeting_port) throw std::runtime_error("one port");
+                  },
+                  {.ranks = Ranks::threads});
+         },
+         {.ranks = Ranks::threads});
 }
 
 TEST_CASE("a process holds no descriptor of another, and a launch leaves none") {

@@ -2,9 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string>
 
+#include <allfold/base/unique_fd.hpp>
+
 namespace allfold {
+
+/// A listening socket that the stores which rank 0 serves one after another, or side by side, have in common.
+struct SharedListener {
+  std::mutex mutex;
+  UniqueFd socket;
+};
 
 /// Who a rank is and where it meets the others: what a launcher tells each process. Filled by `environment()`
 /// (spawn/bootstrap.hpp) from torchrun's, Open MPI's, MPICH's or SLURM's variables, by `launch()`, or by hand.
@@ -23,6 +33,9 @@ struct Environment {
   /// Set by `launch()`: the listening socket that rank 0's TcpStore serves instead of opening one. The receiver
   /// duplicates it; the launcher owns it.
   int listening_socket = -1;
+  /// Opened by rank 0's first TcpStore otherwise; copies of an Environment share it, so that several communicators can
+  /// be made from one.
+  std::shared_ptr<SharedListener> listener = std::make_shared<SharedListener>();
   /// Distinguishes jobs that meet at the same point; part of every key.
   std::string job = "allfold";
 };

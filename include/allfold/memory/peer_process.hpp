@@ -3,9 +3,7 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -91,41 +89,5 @@ class PeerProcess {
   int process_ = 0;
   Kind kind_ = Kind::none;
 };
-
-/// Copies `bytes` from address `from` of another process, or of this one. No memory order is implied: signal first.
-/// Returns 0, or the errno of what stopped it; then some of `to` may be written.
-inline int read_memory(int process, void* to, const void* from, std::size_t bytes) noexcept {
-  char* target = static_cast<char*>(to);
-  std::uintptr_t source = reinterpret_cast<std::uintptr_t>(from);
-  while (bytes != 0) {
-    const iovec local = {target, bytes};
-    const iovec remote = {reinterpret_cast<void*>(source), bytes};
-    const ssize_t got = ::process_vm_readv(process, &local, 1, &remote, 1, 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return got < 0 ? errno : EFAULT;
-    target += got;
-    source += static_cast<std::size_t>(got);
-    bytes -= static_cast<std::size_t>(got);
-  }
-  return 0;
-}
-
-/// Whether read_memory() works on that process: by reading a word that is known to hold `expected`. Yama, a seccomp
-/// filter or a container may forbid it, and only a real read tells.
-inline bool can_read_memory(int process, const void* word, std::uint64_t expected) noexcept {
-  std::uint64_t value = 0;
-  return read_memory(process, &value, word, sizeof value) == 0 && value == expected;
-}
-
-/// Lets processes of the same user read this one's memory where Yama (ptrace_scope 1) would keep that for its
-/// ancestors. Call it in the process to be read, before the peer probes.
-///
-/// The permission is PR_SET_PTRACER_ANY. Naming the one reader would permit less, but a process has a single such
-/// entry: with two peers, or one peer in each of two communicators, the last name would silently undo the others.
-/// ANY waives Yama's rule alone; the kernel's own check (same user, dumpable) stands as it does without Yama.
-/// Nothing happens where there is no Yama, or where the administrator set a stricter scope.
-inline void allow_memory_reads() noexcept {
-  static_cast<void>(::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0UL, 0UL, 0UL));
-}
 
 }  // namespace allfold

@@ -109,9 +109,9 @@ ALLFOLD_COLD inline bool read_ranks(VariableLookup lookup, const LauncherVariabl
     environment.local_world_size = environment.world_size;
   }
   if (environment.local_world_size > environment.world_size) {
-    throw UsageError("environment", {names.local_world_size, " is ", environment.local_world_size, " but ",
-                                     names.world_size, " is ", environment.world_size,
-                                     "; expected no more ranks on one host than in all"});
+    throw UsageError("environment",
+                     {names.local_world_size, " is ", environment.local_world_size, " but ", names.world_size, " is ",
+                      environment.world_size, "; expected no more ranks on one host than in all"});
   }
   adopt_job(lookup, names.job, environment);
   return true;

@@ -26,10 +26,10 @@ namespace allfold::detail {
 /// One child process, as its parent sees it.
 struct RankProcess {
   pid_t process = -1;
-  UniqueFd report;        ///< read end: the child's last word
-  bool hung_up = false;   ///< the write end is closed: the child is about to end
-  bool ended = false;     ///< it was reaped, or is no longer ours to reap
-  int status = 0;         ///< of waitpid
+  UniqueFd report;       ///< read end: the child's last word
+  bool hung_up = false;  ///< the write end is closed: the child is about to end
+  bool ended = false;    ///< it was reaped, or is no longer ours to reap
+  int status = 0;        ///< of waitpid
 };
 
 /// A report is one letter, then text: 'F' the function returned, 'E' it threw. It is written at once and never
@@ -137,8 +137,7 @@ ALLFOLD_COLD inline void judge(const RankProcess& child, Duration timeout, Outco
   } else if (outcome.stopped) {
     outcome.error = "it was killed because another rank had failed";
   } else if (outcome.error.empty() && outcome.signal != 0) {
-    outcome.error =
-        concat({"it was killed by signal ", outcome.signal, " (", ::strsignal(outcome.signal), ")"});
+    outcome.error = concat({"it was killed by signal ", outcome.signal, " (", ::strsignal(outcome.signal), ")"});
   } else if (outcome.error.empty() && (!outcome.finished || code != 0)) {
     outcome.error = concat({"its process exited with status ", code,
                             outcome.finished ? " after its function returned" : " before its function returned"});

@@ -55,8 +55,8 @@ struct TcpStoreOptions {
 /// Thread safe: several threads may use one object, and a wait does not hold up the others. Movable; moved from, it
 /// may only be assigned or destroyed. Forked children must not use it.
 /// The server ends with the object that serves: then, or if its process dies, the other ranks' calls throw PeerError
-/// at once. Keep it until all ranks are done. A port serves one store at a time, but a listening socket that a launcher
-/// hands down may serve several.
+/// at once. Keep it until all ranks are done. A port serves one store at a time, but a listening socket, which
+/// communicators made from one Environment share, may serve several.
 /// Cost: one round trip a call; a thousand clients need as many descriptors on the serving rank (RLIMIT_NOFILE).
 class TcpStore {
  public:
@@ -96,9 +96,15 @@ class TcpStore {
     options.host = options.bind_address = environment.meeting_host;
     options.port = environment.meeting_port;
     options.serve = environment.rank == 0;
-    options.listening_socket = environment.listening_socket;
     options.rank = environment.rank;
     options.world_size = environment.world_size;
+    options.listening_socket = environment.listening_socket;
+    if (options.serve && options.listening_socket < 0) {
+      const std::lock_guard lock(environment.listener->mutex);
+      UniqueFd& socket = environment.listener->socket;
+      if (!socket) socket = adopt_or_listen(options, Where("TcpStore", options.rank, options.world_size));
+      options.listening_socket = socket.get();
+    }
     options.join_once = true;
     return TcpStore(std::move(options), deadline);
   }
