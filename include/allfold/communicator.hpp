@@ -383,9 +383,8 @@ class BasicCommunicator {
 
   [[noreturn]] ALLFOLD_COLD void fail(const Where& where, const Failure& failure) {
     auto& channel = transport_.channel(failure.channel);
-    FailureReport report{.failure = failure,
-                         .by_call = channel.call_of(failure.by, failure.group),
-                         .source_call = channel.call_of(failure.source, failure.group)};
+    FailureReport report{.failure = failure, .by_call = channel.call_of(failure.by, failure.group), .source_call = {}};
+    if (failure.code == ErrorCode::mismatch) report.source_call = channel.call_of(failure.source, failure.group);
     session_.failed = report;
     session_.failed->earlier = true;
     throw_failure(where, report);

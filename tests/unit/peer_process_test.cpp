@@ -3,13 +3,10 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <utility>
-#include <vector>
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,7 +15,6 @@
 #include <doctest/doctest.h>
 
 #include <allfold/memory/peer_process.hpp>
-#include <allfold/memory/small_file.hpp>
 #include <support/skip.hpp>
 
 namespace {

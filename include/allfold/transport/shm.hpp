@@ -76,7 +76,7 @@ class ShmTransport {
     state->world_size = meeting.world_size();
     state->same_process =
         std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
-    watch(state->peers, ranks, options);
+    watch(meeting, state->peers, ranks, options);
     if (!state->same_process) {
       state->exchange.emplace(meeting.where());
       state->addresses = meeting.all_gather("exchange addresses", state->exchange->address());
@@ -156,18 +156,19 @@ class ShmTransport {
     std::vector<std::unique_ptr<HostChannel>> channels;
   };
 
-  static void watch(HostPeers& peers, std::span<const Identity> ranks, const Options& options) {
+  /// Opens a watch on every peer, and counts the cores that the ranks have together.
+  static void watch(Meeting& meeting, HostPeers& peers, std::span<const Identity> ranks, const Options& options) {
     for (std::size_t r = 0; r < ranks.size(); ++r) {
       peers.process[r] = PeerProcess(ranks[r].process, ranks[r].process_start);
     }
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    const int have = ::sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
-    const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
-    const int own = options.blocks * options.lanes;
-    // A rank bound to some of the host's cores is taken to share them with nobody, as launchers bind ranks.
-    const bool bound = have < online;
-    peers.crowded = own > have || static_cast<long>(ranks.size()) * own > (bound ? online : have);
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    if (::sched_getaffinity(0, sizeof mine, &mine) != 0) CPU_SET(0, &mine);  // a machine too large for the set
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (const cpu_set_t& theirs : meeting.all_gather("cores", mine)) CPU_OR(&all, &all, &theirs);
+    const int lanes = options.blocks * options.lanes;
+    peers.crowded = lanes > CPU_COUNT(&mine) || static_cast<int>(ranks.size()) * lanes > CPU_COUNT(&all);
   }
 
   /// Writes a word into every rank's control memory and reads what the others wrote into this rank's.
