@@ -30,6 +30,8 @@ struct Environment {
   std::uint16_t meeting_port = 29500;
   /// The directory of a FileStore.
   std::string meeting_directory;
+  /// What both sides of a TcpStore must know, if it is not empty: it keeps strangers out.
+  std::string secret;
   /// Set by `launch()`: the listening socket that rank 0's TcpStore serves instead of opening one. The receiver
   /// duplicates it; the launcher owns it.
   int listening_socket = -1;

@@ -209,6 +209,7 @@ ALLFOLD_COLD inline void read_meeting_point(VariableLookup lookup, Environment& 
 /// `[v6]:port`, or the absolute path of a directory for a FileStore); MASTER_ADDR with MASTER_PORT; what the launcher
 /// implies: loopback if all ranks are on one host, else (SLURM) the first host of the step, and a port made of the
 /// job's number.
+/// ALLFOLD_SECRET, any text, is what all ranks' stores must know.
 /// @throws UsageError if variables are half set, no numbers, contradict one another, or name no meeting point.
 ALLFOLD_COLD inline Environment environment_of(VariableLookup lookup) {
   Environment environment;
@@ -220,6 +221,7 @@ ALLFOLD_COLD inline Environment environment_of(VariableLookup lookup) {
                      (!slurm && detail::read_ranks(lookup, detail::mpich_variables, environment));
   if (!found && slurm) detail::read_slurm_step(lookup, environment);
   detail::read_meeting_point(lookup, environment);
+  environment.secret = lookup("ALLFOLD_SECRET").value_or("");
   return environment;
 }
 

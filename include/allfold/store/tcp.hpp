@@ -95,6 +95,7 @@ class TcpStore {
     TcpStoreOptions options;
     options.host = options.bind_address = environment.meeting_host;
     options.port = environment.meeting_port;
+    options.secret = environment.secret;
     options.serve = environment.rank == 0;
     options.rank = environment.rank;
     options.world_size = environment.world_size;
