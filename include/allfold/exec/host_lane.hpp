@@ -20,7 +20,7 @@ namespace allfold {
 class HostLane {
  public:
   /// In a call of at least so many bytes, results go past the caches: nobody reads them before they are evicted.
-  static constexpr std::size_t stream_from_bytes = std::size_t{8} << 20;
+  static constexpr std::size_t stream_from_bytes = std::size_t{32} << 20;
 
   struct Place {
     int block = 0;
