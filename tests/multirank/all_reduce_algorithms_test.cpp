@@ -57,8 +57,10 @@ void check_algorithms(const allfold::Environment& environment, const Op& op, int
     for (const Algorithm algorithm : packets) check_placements<T>(comm, op, algorithm, count, ++seed);
     for (const Algorithm algorithm : any_buffer) check_placements<T>(comm, op, algorithm, count, ++seed);
   }
-  // More than the staging buffer holds: in rounds.
+  // More than the staging buffer, or all packets, hold: in rounds.
   for (const Algorithm algorithm : any_buffer) check_placements<T>(comm, op, algorithm, 30011, ++seed);
+  if (environment.world_size > 3) return;
+  for (const Algorithm algorithm : packets) check_placements<T>(comm, op, algorithm, 150011, ++seed);
 }
 
 allfold::LinkMatrix mesh() {

@@ -27,7 +27,7 @@ struct EverySelector {
 
 using Comm = allfold::Communicator<EverySelector>;
 
-constexpr std::size_t room = 50000;
+constexpr std::size_t room = 110000;
 
 /// 12 bytes: divides neither a packet nor a line.
 struct Third {
@@ -64,8 +64,8 @@ struct Memory {
 
 /// A count of any magnitude.
 std::size_t random_count(Random& random) {
-  const std::size_t limit = std::size_t{1} << random.below(16);
-  return random.chance(10) ? random.below(3) : random.below(std::min<std::size_t>(limit, 40000) + 1);
+  const std::size_t limit = std::size_t{1} << random.below(18);
+  return random.chance(10) ? random.below(3) : random.below(std::min<std::size_t>(limit, 100000) + 1);
 }
 
 /// One all-reduce of all ranks: they draw the same numbers.

@@ -68,7 +68,8 @@ T element(std::uint64_t seed, int rank, std::size_t i) {
     return static_cast<T>(h);
   } else if constexpr (is_plain<T>) {
     const double fraction = 1 + static_cast<double>(h >> 12) / 0x1p52;
-    const double number = std::ldexp((h & 1) != 0 ? -fraction : fraction, static_cast<int>(h >> 1 & 7) - 4);
+    constexpr double scales[] = {1.0 / 16, 1.0 / 8, 1.0 / 4, 1.0 / 2, 1, 2, 4, 8};
+    const double number = ((h & 1) != 0 ? -fraction : fraction) * scales[h >> 1 & 7];
     if constexpr (is_half<T>) {
       return plain_rounded<T>(static_cast<float>(number));
     } else {
