@@ -17,6 +17,7 @@ class Attempt {
   explicit Attempt(const Error& error) : reason_(error.what()), code_(error.code()) {}
 
   explicit operator bool() const noexcept { return value_.has_value(); }
+  /// The communicator; only if there is one.
   C& value() { return *value_; }
   C* operator->() { return &*value_; }
   /// The message of the error that `create` would have thrown; empty if there is a communicator.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -32,6 +33,7 @@ concept contiguous_elements = requires(R& range) {
   { std::size(range) } -> std::convertible_to<std::size_t>;
 };
 
+/// The type of such a range's elements.
 template <class R>
 using element_of = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<R&>()))>>;
 
@@ -92,11 +94,15 @@ class BasicCommunicator {
   }
   ~BasicCommunicator() { transport_.leave(); }
 
+  /// This rank, 0 to world_size() - 1.
   int rank() const noexcept { return session_.rank; }
+  /// How many ranks the communicator has.
   int world_size() const noexcept { return session_.world_size; }
   /// How the ranks are linked, as the topology policy (or an override) says.
   TopologyKind topology() const noexcept { return session_.topology; }
+  /// What it was created with.
   const Options& options() const noexcept { return session_.options; }
+  /// The policies' objects, for what only they can tell.
   Transport& transport() noexcept { return transport_; }
   Selector& selector() noexcept { return selector_; }
   Tracer& tracer() noexcept { return tracer_; }
@@ -105,7 +111,8 @@ class BasicCommunicator {
   void status() { enter(session_.where("status")); }
 
   /// Symmetric memory for `count` elements, zero at first.
-  /// Shape: [count] elements of T on every rank.   Collective: every rank, same count and T.
+  /// Shape: [count] elements of T on every rank.   Collective: every rank, same count and T.   Sync: blocks until all
+  /// ranks have their part.
   /// @throws SystemError without room for it, MismatchError, TimeoutError, PeerError.
   template <element T>
   buffer_type<T> allocate(std::size_t count) {
@@ -114,7 +121,9 @@ class BasicCommunicator {
 
   /// Combines `inout` of all ranks, in ascending rank order, and gives the result to all.
   /// Shape: [count] elements of T.   Collective: every rank, same count, T and operator.
-  /// Sync: blocks until this rank's result is there and no peer reads `inout` any more.
+  /// Sync: blocks until this rank's result is there and no peer reads `inout` any more.   Memory order: what ranks did
+  /// before the call is visible to all after it.
+  /// Cost: docs/architecture.md names the algorithms; would_choose() says which one.
   /// @throws UsageError; MismatchError; TimeoutError or PeerError that names the rank that did not arrive.
   template <contiguous_elements Range, class Op>
   void all_reduce(Range&& inout, Op op, const CallOptions& options = {}) {
@@ -122,7 +131,7 @@ class BasicCommunicator {
   }
 
   /// The same from `in` to `out`.
-  /// Shape: in, out: [count] elements of T; the same buffer, or disjoint.
+  /// Shape: in, out: [count] elements of T; the same buffer, or disjoint.   Collective, Sync, @throws: as above.
   template <contiguous_elements In, contiguous_elements Out, class Op>
   void all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
     using T = element_of<Out>;
@@ -151,7 +160,9 @@ class BasicCommunicator {
     return ask_selector(query(count * sizeof(T), sizeof(T), {}, {}));
   }
 
-  /// Returns when every rank has called it. @throws TimeoutError or PeerError that names the rank that has not.
+  /// Returns when every rank has called it.
+  /// Collective: every rank.   Memory order: what ranks did before is visible to all after.
+  /// @throws TimeoutError or PeerError that names the rank that has not come; MismatchError; UsageError.
   void barrier(const CallOptions& options = {}) {
     meet({.operation = Operation::barrier, .group = all_ranks(world_size())}, options);
   }
@@ -200,6 +211,7 @@ class BasicCommunicator {
       meeting.barrier("all ranks are ready");
     } catch (const std::exception& error) {
       gather.give_up(error.what());
+      if (store_.own != nullptr && rank() == 0) gather.linger();
       throw;
     }
     gather.tidy();
@@ -208,7 +220,7 @@ class BasicCommunicator {
   /// Meets once more without the store. A rank that serves it cannot go away before the others have done with it.
   void leave_store(std::string_view operation, Deadline deadline) {
     const CallRecord record{.operation = Operation::barrier, .group = all_ranks(world_size())};
-    const std::optional<Failure> failure = launch_barrier(transport_.channel(0), record, deadline.remaining());
+    const std::optional<Failure> failure = launch_barrier(transport_.channel(0), record, deadline.remaining(), false);
     if (failure) fail(session_.where(operation), *failure);
   }
 
@@ -240,13 +252,14 @@ class BasicCommunicator {
   allocation_type allocate_bytes(std::size_t count, std::size_t element_bytes) {
     const Where where = session_.where("allocate");
     enter(where);
+    const std::uint32_t serial = ++session_.allocations;
     std::size_t bytes = 0;
     if (__builtin_mul_overflow(count, element_bytes, &bytes)) {
       throw UsageError(where, {count, " elements of ", element_bytes, " bytes are more than an address space holds"});
     }
     const Deadline deadline = Deadline::after(options().timeout);
-    StoreGather gather(*store_.used, concat({session_.store_prefix, "/allocation ", session_.allocations++}), where,
-                       rank(), world_size(), deadline);
+    StoreGather gather(*store_.used, concat({session_.store_prefix, "/allocation ", serial}), where, rank(),
+                       world_size(), deadline);
     allocation_type allocation{};
     in_meeting("allocate", gather, deadline, [&](Meeting& meeting) {
       const std::vector<std::size_t> sizes = meeting.all_gather("sizes", bytes);
@@ -256,7 +269,7 @@ class BasicCommunicator {
                             {"ranks disagree on the size; this rank allocates ", bytes, " bytes, rank ", r, " ",
                              sizes[r], "; every rank must allocate as much"});
       }
-      allocation = transport_.allocate(meeting, bytes == 0 ? element_bytes : bytes);
+      allocation = transport_.allocate(meeting, bytes == 0 ? element_bytes : bytes, serial);
     });
     leave_store("allocate", deadline);
     return allocation;
@@ -278,8 +291,12 @@ class BasicCommunicator {
   }
 
   /// The algorithm of a call: what its options ask for, else the selector's choice.
-  Algorithm choose(const Where& where, const SelectionQuery& query, const CallOptions& options) const {
-    constexpr AlgorithmSet compiled = Selector::candidates;
+  /// Out of line: inlined, g++ 12 warns that a default CallOptions' empty optional is read uninitialized.
+  ALLFOLD_NOINLINE Algorithm choose(const Where& where, const SelectionQuery& query, const CallOptions& options) const {
+    constexpr AlgorithmSet candidates = Selector::candidates;
+    constexpr AlgorithmSet fallback =
+        candidates.contains(Algorithm::two_shot) ? AlgorithmSet::of(Algorithm::none) : AlgorithmSet{};
+    constexpr AlgorithmSet compiled = candidates | fallback;
     const Algorithm chosen = options.algorithm ? *options.algorithm : ask_selector(query);
     if (!compiled.contains(chosen) || !query.possible.contains(chosen)) {
       throw_impossible(where, chosen, compiled.contains(chosen), query.bytes);
@@ -298,7 +315,9 @@ class BasicCommunicator {
     const Where where = session_.where("all_reduce");
     enter(where);
     check_buffers(where, in, count, out, out_count, sizeof(T));
+    check_element_size(where, std::max(sizeof(T), sizeof(typename R::accumulator)), transport_.staging_bytes());
     auto& channel = channel_of(where, options);
+    const Duration timeout = timeout_of(where, options, session_.options);
     const Located from = transport_.find(in, count * sizeof(T));
     const Located to = transport_.find(out, count * sizeof(T));
     const SelectionQuery asked = query(count * sizeof(T), sizeof(T), from, to);
@@ -320,7 +339,7 @@ class BasicCommunicator {
         where, record, options,
         [&] {
           return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record,
-                                   options.timeout.value_or(session_.options.timeout));
+                                   timeout);
         },
         sizeof(T));
   }
@@ -340,9 +359,8 @@ class BasicCommunicator {
     const Where where = session_.where("barrier");
     enter(where);
     auto& channel = channel_of(where, options);
-    run(
-        where, record, options,
-        [&] { return launch_barrier(channel, record, options.timeout.value_or(session_.options.timeout)); }, 0);
+    const Duration timeout = timeout_of(where, options, session_.options);
+    run(where, record, options, [&] { return launch_barrier(channel, record, timeout); }, 0);
   }
 
   /// Runs a launch, traces it, and throws if it failed.
@@ -378,15 +396,17 @@ class BasicCommunicator {
   /// Refuses to start on a communicator that has ended, here or on another rank.
   void enter(const Where& where) {
     if (session_.failed) throw_failure(where, *session_.failed);
-    if (const std::optional<Failure> failure = transport_.failure()) fail(where, *failure);
+    if (const std::optional<Failure> failure = transport_.failure()) fail(where, *failure, true);
   }
 
-  [[noreturn]] ALLFOLD_COLD void fail(const Where& where, const Failure& failure) {
+  /// `earlier`: it was found when a call was about to start.
+  [[noreturn]] ALLFOLD_COLD void fail(const Where& where, const Failure& failure, bool earlier = false) {
     auto& channel = transport_.channel(failure.channel);
     FailureReport report{.failure = failure, .by_call = channel.call_of(failure.by, failure.group), .source_call = {}};
-    if (failure.code == ErrorCode::mismatch) report.source_call = channel.call_of(failure.source, failure.group);
+    if (failure.code == ErrorCode::mismatch) report.source_call = channel.call_of(failure.source, failure.source_group);
+    report.earlier = true;
     session_.failed = report;
-    session_.failed->earlier = true;
+    report.earlier = earlier;
     throw_failure(where, report);
   }
 

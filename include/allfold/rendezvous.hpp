@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include <unistd.h>
+
 #include <allfold/base/environment.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/policy/identity.hpp>
@@ -48,6 +50,17 @@ class StoreGather {
     }
   }
 
+  /// For the rank that serves the store, after a failure: waits until the others have heard of it, half a second at
+  /// most.
+  void linger() noexcept {
+    try {
+      const Deadline soon = Deadline::after(std::chrono::milliseconds(500));
+      while (store_.add(heard_key(), 0, soon) + 1 < world_size_ && !soon.expired()) ::usleep(5000);
+    } catch (const std::exception&) {
+      // Whoever has not heard sees the store go.
+    }
+  }
+
   /// Removes this rank's values of all steps but the last, which others may still be reading.
   void tidy() noexcept {
     try {
@@ -61,6 +74,7 @@ class StoreGather {
 
  private:
   std::string gave_up_key() const { return concat({prefix_, "/gave_up"}); }
+  std::string heard_key() const { return concat({prefix_, "/gave_up/heard"}); }
 
   std::string get(const std::string& name, int from, std::string_view step) {
     for (;;) {
@@ -68,6 +82,8 @@ class StoreGather {
         return store_.get(concat({name, from}), deadline_.sooner(Deadline::after(std::chrono::milliseconds(200))));
       } catch (const TimeoutError&) {
         look_around(name, from, step);
+        // The key came with the deadline: a store that is a network away needs a moment to bring it.
+        if (deadline_.expired()) return store_.get(concat({name, from}), Deadline::after(std::chrono::seconds(2)));
       }
     }
   }
@@ -79,6 +95,7 @@ class StoreGather {
       const std::string word = store_.get(key[0], soon);
       const std::size_t space = word.find(' ');
       told_ = true;
+      store_.add(heard_key(), 1, soon);
       throw PeerError(where_, std::atoi(word.c_str()),
                       {"rank ", word.substr(0, space), " gave up: ", word.substr(space + 1)});
     }
@@ -162,7 +179,6 @@ class Rendezvous {
 /// Throws UsageError unless the environment names a rank of a world.
 ALLFOLD_COLD inline void check_environment(const Environment& environment, std::string_view transport,
                                            int max_world_size) {
-  const Where where("create", environment.rank, environment.world_size);
   if (environment.world_size < 1 || environment.world_size > max_world_size) {
     throw UsageError("create", {"the world size is ", environment.world_size, "; expected 1 to ", max_world_size,
                                 ", which is what the transport \"", transport, "\" spans"});

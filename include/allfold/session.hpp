@@ -12,6 +12,7 @@
 #include <allfold/base/error.hpp>
 #include <allfold/failure_report.hpp>
 #include <allfold/memory/call_record.hpp>
+#include <allfold/memory/channel.hpp>
 #include <allfold/memory/control_block.hpp>
 #include <allfold/policy/algorithm.hpp>
 #include <allfold/policy/options.hpp>
@@ -29,7 +30,7 @@ struct Session {
   MeshPlace mesh;
   bool fast_path = true;
   std::string store_prefix;             ///< of this communicator's keys
-  int allocations = 0;                  ///< collective, so the same on every rank
+  std::uint32_t allocations = 0;        ///< attempted; collective, so the same on every rank
   std::optional<FailureReport> failed;  ///< set once; every later call says it again
 
   Where where(std::string_view operation, SourceLocation location = SourceLocation::current()) const {
@@ -50,9 +51,6 @@ ALLFOLD_COLD inline void place_in_topology(Session& session, const LinkMatrix& l
     session.mesh = {.quad = quad, .partner = mesh->partner[me], .first_quad = mesh->quad[me] == 0};
   }
 }
-
-/// A larger element does not travel in packets.
-inline constexpr std::size_t largest_packet_element = 1024;
 
 /// The algorithms that can run elements of that size, with that topology.
 inline AlgorithmSet possible_algorithms(const Session& session, std::size_t element_bytes) noexcept {
@@ -78,7 +76,9 @@ ALLFOLD_COLD inline void throw_bad_buffers(const Where& where, const void* in, s
     throw UsageError(where, {"the ", in == nullptr ? "input" : "output", " is null; expected ", count,
                              " elements; pass memory that holds them"});
   }
-  throw UsageError(where, {"input and output overlap; expected the same buffer (in place) or disjoint ones"});
+  throw UsageError(
+      where,
+      {"input and output overlap; expected the same buffer (in place) or disjoint ones; try a copy of the input"});
 }
 
 inline void check_buffers(const Where& where, const void* in, std::size_t count, const void* out, std::size_t out_count,
@@ -91,18 +91,36 @@ inline void check_buffers(const Where& where, const void* in, std::size_t count,
   if (count != out_count || null || overlap) throw_bad_buffers(where, in, count, out, out_count);
 }
 
+/// Throws UsageError unless elements of that size fit the rounds of staging memory.
+inline void check_element_size(const Where& where, std::size_t element_bytes, std::size_t staging_bytes) {
+  const std::size_t most = staging_bytes / 2 / cache_line_bytes * cache_line_bytes;
+  if (element_bytes <= most) return;
+  throw UsageError(where, {"an element has ", element_bytes, " bytes; expected at most ", most,
+                           ", half of the staging memory; try a larger Options::buffer_bytes, or smaller elements"});
+}
+
+/// How long a call may wait for its peers.
+inline Duration timeout_of(const Where& where, const CallOptions& call, const Options& options) {
+  const Duration timeout = call.timeout.value_or(options.timeout);
+  if (timeout > Duration::zero()) return timeout;
+  throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
+                           " ms; expected more than zero; leave it out for Options::timeout"});
+}
+
 /// The members of a group, as a mask.
 ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int> ranks, int world_size) {
   RankMask mask = 0;
   for (const int r : ranks) {
     if (r < 0 || r >= world_size || has_rank(mask, r)) {
       throw UsageError(where, {"rank ", r, " is ", r < 0 || r >= world_size ? "not one of the world" : "named twice",
-                               "; expected distinct ranks from 0 to ", world_size - 1});
+                               "; expected distinct ranks from 0 to ", world_size - 1, "; try each member once"});
     }
     mask |= only_rank(r);
   }
   if (!has_rank(mask, where.rank())) {
-    throw UsageError(where, {"this rank is not in the group; expected only its members to call"});
+    throw UsageError(
+        where,
+        {"this rank is not in the group; expected only its members to call; try adding this rank, or not calling"});
   }
   return mask;
 }

@@ -99,9 +99,9 @@ class Courier {
   void connect(allfold::Meeting& meeting, std::span<const allfold::Identity> ranks, const allfold::Options& options) {
     inner_.connect(meeting, ranks, options);
   }
-  allocation_type allocate(allfold::Meeting& meeting, std::size_t bytes) {
+  allocation_type allocate(allfold::Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
     ++allocations_;
-    return inner_.allocate(meeting, bytes);
+    return inner_.allocate(meeting, bytes, serial);
   }
   auto find(const void* pointer, std::size_t bytes) const noexcept { return inner_.find(pointer, bytes); }
   std::size_t staging_bytes() const noexcept { return inner_.staging_bytes(); }

@@ -13,6 +13,10 @@ struct Range {
   std::size_t end = 0;
 
   ALLFOLD_HD constexpr std::size_t size() const noexcept { return end - begin; }
+  /// What of it lies before `limit`.
+  ALLFOLD_HD constexpr Range clip(std::size_t limit) const noexcept {
+    return {begin < limit ? begin : limit, end < limit ? end : limit};
+  }
 };
 
 /// Part `index` of `parts` nearly equal ones, which begin at multiples of `grain` elements after the range's begin
@@ -29,7 +33,8 @@ ALLFOLD_HD constexpr Range part_of(Range whole, int parts, int index, std::size_
   return {at(first), at(last)};
 }
 
-/// How many elements of T a part is a multiple of, so that ranks and blocks share no cache line.
+/// How many elements of T a part is a multiple of, so that ranks and blocks share no cache line, where sizeof(T)
+/// divides one.
 template <class T>
 ALLFOLD_HD constexpr std::size_t line_grain() noexcept {
   return sizeof(T) >= cache_line_bytes ? 1 : cache_line_bytes / sizeof(T);

@@ -21,7 +21,8 @@ namespace allfold {
 ///   sync(ok) -> bool                                 the block's lanes meet; true if all came with true. What they did
 ///                                                    before is visible to all of them after
 ///   signal(peer, leg), wait(peer, leg) -> bool       release and acquire between same-numbered blocks
-///   staging(offset), staging_bytes()                 memory of the channel that all ranks reach
+///   staging(offset), staging_bytes()                 memory of the channel that all ranks reach; what a round uses
+///                                                    again must have been the same block's
 ///   copy(to, from, bytes)                            the block together, within this rank's reach
 ///   fold(fold, sources, operands, targets, mask, n)  the block together: n elements; the result goes to the target of
 ///                                                    each rank in the mask

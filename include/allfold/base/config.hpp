@@ -18,6 +18,9 @@
 /// and a translation unit that includes allfold compiles fast.
 #define ALLFOLD_COLD __attribute__((noinline, cold))
 
+/// Marks a function that is not to be repeated in its callers.
+#define ALLFOLD_NOINLINE __attribute__((noinline))
+
 /// Before a loop whose iterations do not depend on one another (in-place operands included).
 #if defined(__clang__)
 #define ALLFOLD_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -34,7 +37,7 @@ namespace allfold {
 /// The most ranks that one window spans; larger worlds are what message transports are for.
 inline constexpr int max_window_ranks = 8;
 
-/// Two addresses this far apart do not share a cache line, nor a pair that the prefetcher fetches together.
+/// Two addresses this far apart do not share a cache line.
 inline constexpr unsigned cache_line_bytes = 64;
 
 }  // namespace allfold

@@ -94,7 +94,7 @@ class HostLane {
 
   template <class T>
   static constexpr std::size_t packet_elems() noexcept {
-    return sizeof(T) > HostPacket::payload_bytes ? 1 : HostPacket::payload_bytes / sizeof(T);
+    return sizeof(T) > largest_packet_element ? 1 : HostPacket::payload_bytes / sizeof(T);
   }
 
   template <class T>
@@ -152,7 +152,8 @@ class HostLane {
   /// Whether what is written to `to`, in memory of `of`, goes past the caches. Staging memory never does: it is read next.
   bool streams_to(int of, const void* to) const noexcept {
     if (!past_caches_) return false;
-    const std::size_t offset = reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(view_.staging(of));
+    const std::size_t offset =
+        reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(view_.staging(of));
     return offset >= staging_bytes();
   }
 

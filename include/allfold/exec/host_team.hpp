@@ -5,13 +5,16 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <allfold/base/atomics.hpp>
 #include <allfold/base/config.hpp>
+#include <allfold/base/error.hpp>
 #include <allfold/base/function_ref.hpp>
 
 namespace allfold {
@@ -50,19 +53,26 @@ class HostTeam {
  public:
   HostTeam(int blocks, int lanes) : blocks_(blocks), lanes_(lanes) {
     for (int b = 0; b < blocks; ++b) barriers_.push_back(std::make_unique<LaneBarrier>(lanes));
-    for (int i = 1; i < blocks * lanes; ++i) threads_.emplace_back([this, i] { serve(i); });
+    try {
+      for (int i = 1; i < blocks * lanes; ++i) threads_.emplace_back([this, i] { serve(i); });
+    } catch (const std::system_error& error) {
+      const std::size_t started = threads_.size();
+      stop();
+      throw SystemError("create", error.code().value(),
+                        {"could start only ", started, " of ", blocks * lanes - 1,
+                         " threads of a rank's lanes; try fewer", " Options::blocks or lanes"});
+    }
   }
 
   HostTeam(const HostTeam&) = delete;
   HostTeam& operator=(const HostTeam&) = delete;
 
   ~HostTeam() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
+    if (::getpid() == process_) {
+      stop();
+    } else {
+      for (std::thread& thread : threads_) thread.detach();  // a forked child has the objects, but not the threads
     }
-    changed_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
   }
 
   int blocks() const noexcept { return blocks_; }
@@ -85,6 +95,16 @@ class HostTeam {
   }
 
  private:
+  void stop() noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
   void serve(int index) {
     std::uint64_t seen = 0;
     std::unique_lock lock(mutex_);
@@ -102,6 +122,7 @@ class HostTeam {
 
   int blocks_;
   int lanes_;
+  int process_ = ::getpid();
   std::vector<std::unique_ptr<LaneBarrier>> barriers_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -49,13 +49,15 @@ class HostWait {
     return stall(word, expected, peer);
   }
 
-  /// Ends the collective here and on every peer. Always false.
-  ALLFOLD_COLD bool fail(ErrorCode code, int source, bool departed = false) noexcept {
+  /// Ends the collective here and on every peer. `in_same_kind`: the source too is in a group, or in a call of all.
+  /// Always false.
+  ALLFOLD_COLD bool fail(ErrorCode code, int source, bool departed = false, bool in_same_kind = true) noexcept {
     const Failure stands = control_.give_up({.code = code,
                                              .source = static_cast<std::uint8_t>(source),
                                              .by = static_cast<std::uint8_t>(view_.rank),
                                              .channel = call_.channel,
                                              .group = call_.group,
+                                             .source_group = call_.group && in_same_kind,
                                              .departed = departed,
                                              .sequence = call_.sequence});
     store_release(&failed_, stands.pack());
@@ -98,6 +100,8 @@ class HostWait {
   bool look_around(const std::uint64_t* word, std::uint64_t expected, int peer, bool late) noexcept {
     const std::uint64_t abort = load_acquire(&control_.abort);
     if (abort != 0) {
+      // The failure may be of a later call, whose ranks had all been here.
+      if (arrival(load_acquire(word), expected) == Arrival::here) return true;
       store_release(&failed_, abort);
       return false;
     }
@@ -107,16 +111,33 @@ class HostWait {
     if (gone || departed || late) {
       if (arrival(load_acquire(word), expected) != Arrival::not_yet) return true;
       // A dead process is the reason, whatever else holds: a killed rank is named even at the deadline.
-      return fail(gone || departed ? ErrorCode::peer : ErrorCode::timeout, peer, departed);
+      if (gone || departed) return fail(ErrorCode::peer, peer, departed);
+      return fail(ErrorCode::timeout, late_rank(peer));
     }
-    return call_.group || !calls_another(peer) || fail(ErrorCode::mismatch, peer);
+    if (!calls_another(peer)) return true;
+    // In a group: the peer may have signalled, met us and gone on.
+    if (arrival(load_acquire(word), expected) != Arrival::not_yet) return true;
+    return fail(ErrorCode::mismatch, peer, false, false);
+  }
+
+  /// At a deadline: a rank that has not entered the call, if there is one; the peer waited for may wait for it too.
+  int late_rank(int peer) const noexcept {
+    for (int r = 0; r < view_.layout.world_size && !call_.group; ++r) {
+      if (r != view_.rank && entered(r) == Arrival::not_yet) return r;
+    }
+    return peer;
+  }
+
+  /// How far a rank is in the calls of all ranks, as against this one.
+  Arrival entered(int rank) const noexcept {
+    return arrival(load_acquire(&view_.published(rank, false).signal), make_signal(call_.first_epoch, call_.tag));
   }
 
   /// Whether the peer is at the same point of the channel's sequence with another call, whose signals we would wait
-  /// for in vain.
+  /// for in vain. If we are in a group, that is any call of all ranks: it cannot end without us.
   bool calls_another(int peer) const noexcept {
-    const std::uint64_t theirs = load_acquire(&view_.published(peer, false).signal);
-    return arrival(theirs, make_signal(call_.first_epoch, call_.tag)) == Arrival::mismatched;
+    const Arrival theirs = entered(peer);
+    return call_.group ? theirs != Arrival::not_yet : theirs == Arrival::mismatched;
   }
 
   const ChannelView& view_;

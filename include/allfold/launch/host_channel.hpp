@@ -18,18 +18,16 @@ namespace allfold {
 class HostChannel {
  public:
   HostChannel(int index, const ChannelView& view, ControlBlock& control, const HostPeers& peers, int lanes)
-      : view_(view),
-        control_(control),
-        peers_(peers),
-        team_(view.layout.blocks, lanes),
-        index_(index) {}
+      : view_(view), control_(control), peers_(peers), team_(view.layout.blocks, lanes), index_(index) {}
 
   /// Runs `body(lane)` on every lane as the call of `record`, on a vector of `bytes`; group calls do not count in the channel's epochs.
-  /// Returns why the communicator failed, if it did.
+  /// `counts`: it is one of the user's calls. Returns why the communicator failed, if it did.
   template <class Body>
-  std::optional<Failure> run(const CallRecord& record, std::size_t bytes, Duration timeout, Body&& body) {
+  std::optional<Failure> run(const CallRecord& record, std::size_t bytes, Duration timeout, Body&& body,
+                             bool counts = true) {
     const bool group = record.operation == Operation::group_barrier;
     const std::uint32_t tag = publish(record, group);
+    if (counts) ++sequence_;
     HostWait wait(view_, control_, peers_,
                   {.tag = tag,
                    .first_epoch = epoch_ + 1,
@@ -56,7 +54,6 @@ class HostChannel {
   /// Tells peers what this rank calls, and returns its tag. The record is written only when it differs from the
   /// last one: a repeated call costs its peers no cache line.
   std::uint32_t publish(const CallRecord& record, bool group) noexcept {
-    ++sequence_;
     PublishedCall& published = view_.published(view_.rank, group);
     const std::uint32_t tag = record.tag();
     if (!has_tag_[group] || tag_[group] != tag) {
@@ -93,11 +90,15 @@ std::optional<Failure> launch_all_reduce(HostChannel& channel, Candidates<Set> c
                      [&](HostLane& e) { return all_reduce(e, candidates, algorithm, call); });
 }
 
-/// The same for a barrier, of all ranks or of those that the record names.
-inline std::optional<Failure> launch_barrier(HostChannel& channel, const CallRecord& record, Duration timeout) {
-  return channel.run(record, 0, timeout, [&](HostLane& e) {
-    return record.operation == Operation::group_barrier ? group_barrier(e, record.group) : barrier(e);
-  });
+/// The same for a barrier, of all ranks or of those that the record names. `counts`: it is one of the user's calls.
+inline std::optional<Failure> launch_barrier(HostChannel& channel, const CallRecord& record, Duration timeout,
+                                             bool counts = true) {
+  return channel.run(
+      record, 0, timeout,
+      [&](HostLane& e) {
+        return record.operation == Operation::group_barrier ? group_barrier(e, record.group) : barrier(e);
+      },
+      counts);
 }
 
 }  // namespace allfold

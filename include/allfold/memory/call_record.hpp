@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -47,9 +48,10 @@ struct CallRecord {
   std::uint32_t tag() const noexcept {
     std::uint64_t h = static_cast<std::uint64_t>(operation) | static_cast<std::uint64_t>(algorithm) << 8 |
                       static_cast<std::uint64_t>(group) << 16;
-    h = hash_combine(h, count);
-    h = hash_combine(h, type ^ reduction * 3);
-    h = hash_combine(h, in.window * 5 ^ out.window * 7 ^ in.offset << 20 ^ out.offset);
+    for (const std::uint64_t part : {count, type, reduction}) h = hash_combine(h, part);
+    if ((in.window | out.window) != 0) {
+      for (const std::uint64_t part : {in.window, in.offset, out.window, out.offset}) h = hash_combine(h, part + 1);
+    }
     return static_cast<std::uint32_t>(h >> 32);
   }
 

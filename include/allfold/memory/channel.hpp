@@ -10,12 +10,15 @@
 
 namespace allfold {
 
-/// The call that a rank is in, for its peers. `signal` is stored last and with release; the rest is read only by
-/// who has seen in it an epoch that cannot end without him.
+/// The call that a rank is in, for its peers. `signal` is stored last and with release (a group's call has the words of
+/// Leg::group for that); the record is read only by who has seen there an epoch that cannot end without him.
 struct alignas(cache_line_bytes) PublishedCall {
   std::uint64_t signal = 0;
   CallRecord record;
 };
+
+/// A larger element does not travel in packets.
+inline constexpr std::size_t largest_packet_element = 1024;
 
 /// One packet of CPU ranks: a line that carries the signal, and as much data as moves well before the next signal.
 /// Data that fits beside the signal travels in the same cache line.
@@ -23,13 +26,15 @@ struct alignas(cache_line_bytes) HostPacket {
   static constexpr std::size_t payload_bytes = 4096;
   static constexpr std::size_t inline_bytes = cache_line_bytes - sizeof(std::uint64_t);
 
-  std::uint64_t signal;
   unsigned char beside[inline_bytes];
+  std::uint64_t signal;
   unsigned char payload[payload_bytes];
 
-  /// Where `bytes` of data lie.
+  /// Where `bytes` of data lie, aligned as a cache line is.
   unsigned char* data(std::size_t bytes) noexcept { return bytes <= inline_bytes ? beside : payload; }
 };
+
+static_assert(largest_packet_element <= HostPacket::payload_bytes);
 
 /// One padded signal word.
 struct alignas(cache_line_bytes) SignalLine {

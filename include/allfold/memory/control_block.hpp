@@ -16,25 +16,27 @@ struct Failure {
   std::uint8_t source = no_rank;  ///< the rank to blame
   std::uint8_t by = no_rank;      ///< the rank that noticed
   std::uint8_t channel = 0;
-  bool group = false;     ///< in a barrier of a subset
-  bool departed = false;  ///< the peer left in order: it destroyed its communicator
+  bool group = false;         ///< noticed in a barrier of a subset
+  bool source_group = false;  ///< the rank to blame is in one
+  bool departed = false;      ///< the peer left in order: it destroyed its communicator
   std::uint32_t sequence = 0;
 
   static constexpr std::uint8_t no_rank = 0xff;
 
   constexpr std::uint64_t pack() const noexcept {
-    return static_cast<std::uint64_t>(code) | static_cast<std::uint64_t>(source) << 8 |
-           static_cast<std::uint64_t>(by) << 16 | static_cast<std::uint64_t>(channel & 0x3f) << 24 |
-           static_cast<std::uint64_t>(group) << 30 | static_cast<std::uint64_t>(departed) << 31 |
-           static_cast<std::uint64_t>(sequence) << 32;
+    return static_cast<std::uint64_t>(code) | static_cast<std::uint64_t>(source_group) << 7 |
+           static_cast<std::uint64_t>(source) << 8 | static_cast<std::uint64_t>(by) << 16 |
+           static_cast<std::uint64_t>(channel & 0x3f) << 24 | static_cast<std::uint64_t>(group) << 30 |
+           static_cast<std::uint64_t>(departed) << 31 | static_cast<std::uint64_t>(sequence) << 32;
   }
 
   static constexpr Failure unpack(std::uint64_t word) noexcept {
-    return {.code = static_cast<ErrorCode>(word & 0xff),
+    return {.code = static_cast<ErrorCode>(word & 0x7f),
             .source = static_cast<std::uint8_t>(word >> 8),
             .by = static_cast<std::uint8_t>(word >> 16),
             .channel = static_cast<std::uint8_t>(word >> 24 & 0x3f),
             .group = (word >> 30 & 1) != 0,
+            .source_group = (word >> 7 & 1) != 0,
             .departed = (word >> 31 & 1) != 0,
             .sequence = static_cast<std::uint32_t>(word >> 32)};
   }

@@ -22,7 +22,7 @@ namespace detail {
 /// One word for the namespaces that sharing memory depends on. Equal words on one host: a descriptor can be passed
 /// and a process named.
 ///   net   abstract Unix sockets, by which descriptors travel, belong to it
-///   pid   process numbers, by which peers are watched and read, count in it
+///   pid   process numbers, by which peers are watched, count in it
 ///   user  the sender's user id is compared, and is translated between two of them
 ///   time  start times, which tell processes of one number apart, are shifted by it
 /// IPC and mount namespaces do not matter: segments have no System V key and no path.

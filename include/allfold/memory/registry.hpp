@@ -22,7 +22,7 @@ class RangeTable {
     /// One unsigned comparison refuses what lies below the range as well.
     bool holds(std::uintptr_t first, std::size_t count) const noexcept {
       const std::size_t offset = first - base;
-      return offset < bytes && count <= bytes - offset;
+      return count != 0 && offset < bytes && count <= bytes - offset;
     }
   };
 
@@ -88,8 +88,7 @@ class RangeRegistry {
   /// Forgets the range that starts at `base`; says whether there was one.
   bool erase(const void* base) noexcept { return table_.erase(base); }
 
-  /// The entry whose range holds all `bytes` at `pointer`; no entry if none does. Of zero bytes the first must be
-  /// within the range: one past its end belongs to no entry.
+  /// The entry whose range holds all `bytes` at `pointer`; no entry if none does, or if there are no bytes.
   Hit find(const void* pointer, std::size_t bytes) const noexcept {
     const detail::RangeTable::Range* const range = table_.find(pointer, bytes);
     if (range == nullptr) return {};

@@ -15,14 +15,18 @@ ALLFOLD_HD constexpr std::uint64_t make_signal(std::uint32_t epoch, std::uint32_
 
 enum class Arrival : std::uint8_t { not_yet, here, mismatched };
 
+/// A peer is at most so many epochs ahead of a word that a rank waits for: two sets of packets take turns.
+inline constexpr std::int32_t most_epochs_ahead = 2;
+
 /// What `seen` in a pad means to a rank that waits for `expected`. Epochs are compared by their difference, so that
-/// they may wrap around. A peer ahead of us has passed this meeting, which it cannot unless our tags agreed.
+/// they may wrap around, and a word that was not written for half of all epochs does not seem to be ahead. A peer ahead
+/// of us has passed this meeting, which it cannot unless our tags agreed.
 ALLFOLD_HD constexpr Arrival arrival(std::uint64_t seen, std::uint64_t expected) noexcept {
   if (seen == expected) return Arrival::here;
   const auto ahead =
       static_cast<std::int32_t>(static_cast<std::uint32_t>(seen >> 32) - static_cast<std::uint32_t>(expected >> 32));
   if (ahead == 0) return Arrival::mismatched;
-  return ahead > 0 ? Arrival::here : Arrival::not_yet;
+  return ahead > 0 && ahead <= most_epochs_ahead ? Arrival::here : Arrival::not_yet;
 }
 
 /// The meetings of one collective: each has signals of its own, so that a fast rank cannot be taken for a slow one.

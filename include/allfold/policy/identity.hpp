@@ -9,7 +9,7 @@ namespace allfold {
 struct Identity {
   char host_name[64] = {};          ///< for messages only: two hosts may bear one name
   std::uint64_t host = 0;           ///< one kernel that booted once (its boot id)
-  std::uint64_t namespaces = 0;     ///< process, IPC and user namespaces, as far as sharing memory depends on them
+  std::uint64_t namespaces = 0;     ///< the namespaces that sharing memory depends on: net, pid, user, time
   std::uint64_t process_start = 0;  ///< tells a process from a later one of the same number
   std::int32_t process = 0;         ///< process number in its namespace
   std::int32_t device = -1;         ///< the GPU's ordinal in this process; -1: the rank computes on a CPU

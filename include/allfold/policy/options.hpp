@@ -17,7 +17,8 @@ struct Options {
   Duration rendezvous_timeout = std::chrono::seconds(60);
   /// Independent, ordered sequences of collectives; each has signal pads and staging memory of its own.
   int channels = 1;
-  /// Staging memory of one rank and channel, in bytes: what a call on private buffers may pass through.
+  /// Staging memory of one rank and channel, in bytes: what a call on private buffers may pass through. A transport may
+  /// use less: ShmTransport takes 1 MiB at most.
   std::size_t buffer_bytes = std::size_t{10} << 20;
   /// The executor's shape: blocks that work side by side, each of so many lanes. On CPU ranks a lane is a thread,
   /// and one of one is what a rank that owns one core wants.

@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,8 +22,9 @@ namespace allfold {
 ///   identity() -> Identity                what this rank says of itself
 ///   refusal(identities) -> std::string    why it cannot serve these ranks; empty: it can. Alike on every rank
 ///   connect(meeting, identities, options) maps control memory and channels; proves that bytes arrive at every rank
-///   allocate(meeting, bytes) -> allocation_type
-///       symmetric memory: a shared pointer that frees it, to something with `data()` and `window()`
+///   allocate(meeting, bytes, serial) -> allocation_type
+///       symmetric memory: a shared pointer that frees it, to something with `data()` and `window()`; `serial` counts
+///       the communicator's allocations from 1
 ///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window; offset}
 ///   staging_bytes() -> std::size_t        staging memory of one rank and channel
 ///   channel(i) -> channel_type&           what `launch_all_reduce` and `launch_barrier` take, which are found by
@@ -40,7 +42,7 @@ concept transport_policy =
       { constant.identity() } -> std::same_as<Identity>;
       { constant.refusal(ranks) } -> std::same_as<std::string>;
       transport.connect(meeting, ranks, options);
-      { transport.allocate(meeting, bytes) } -> std::same_as<typename T::allocation_type>;
+      { transport.allocate(meeting, bytes, std::uint32_t{1}) } -> std::same_as<typename T::allocation_type>;
       constant.find(pointer, bytes);
       { constant.staging_bytes() } -> std::same_as<std::size_t>;
       { transport.channel(0) } -> std::same_as<typename T::channel_type&>;

@@ -84,7 +84,7 @@ class ShmTransport {
 
     state->staging_bytes = options.buffer_bytes < max_staging_bytes ? options.buffer_bytes : max_staging_bytes;
     const ChannelLayout layout = ChannelLayout::of(state->world_size, options.blocks, packets, state->staging_bytes);
-    state->parts = state->share(meeting, control_bytes + layout.bytes * static_cast<std::size_t>(options.channels));
+    state->parts = state->share(meeting, control_bytes + layout.bytes * static_cast<std::size_t>(options.channels), 0);
     state->control = static_cast<ControlBlock*>(state->parts.part[0]->data());
     verify(meeting, *state);
 
@@ -99,9 +99,9 @@ class ShmTransport {
     state_ = std::move(state);
   }
 
-  ALLFOLD_COLD allocation_type allocate(Meeting& meeting, std::size_t bytes) {
-    const SharedParts parts = state_->share(meeting, bytes);
-    const Window window = parts.window(bytes, state_->serial, state_->world_size);
+  ALLFOLD_COLD allocation_type allocate(Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
+    const SharedParts parts = state_->share(meeting, bytes, serial);
+    const Window window = parts.window(bytes, serial, state_->world_size);
     return std::make_shared<ShmAllocation>(meeting.where(), parts, window, state_->rank, state_->registry);
   }
 
@@ -123,7 +123,8 @@ class ShmTransport {
   }
 
   void leave() noexcept {
-    if (state_) fetch_or(&state_->control->departed, only_rank(state_->rank));
+    // A forked child has the object, and shares the memory, but it is not the rank.
+    if (state_ && state_->process == ::getpid()) fetch_or(&state_->control->departed, only_rank(state_->rank));
   }
 
  private:
@@ -135,16 +136,14 @@ class ShmTransport {
   static_assert(sizeof(ControlBlock) <= control_bytes);
 
   struct State {
-    SharedParts share(Meeting& meeting, std::size_t bytes) {
-      ++serial;
-      return same_process
-                 ? share_among_threads(meeting, bytes)
-                 : share_among_processes(meeting, *exchange, addresses, static_cast<std::uint32_t>(serial), bytes);
+    SharedParts share(Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
+      return same_process ? share_among_threads(meeting, bytes)
+                          : share_among_processes(meeting, *exchange, addresses, serial, bytes);
     }
 
+    int process = ::getpid();
     int rank = 0;
     int world_size = 1;
-    std::uint64_t serial = 0;  ///< of what was shared last; the same on every rank
     std::size_t staging_bytes = 0;
     bool same_process = false;  ///< all ranks are threads of this process
     HostPeers peers;

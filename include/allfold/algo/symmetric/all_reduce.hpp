@@ -16,7 +16,7 @@ struct Candidates {
   static constexpr AlgorithmSet set = Set;
 };
 
-/// Runs `algorithm`, which must be one of the candidates. `none` is two_shot.
+/// Runs `algorithm`, which must be one of the candidates. `none` is two_shot: a set with either has both.
 ALLFOLD_ANY_SIDE
 template <AlgorithmSet Set, executor E, class Reduction>
 ALLFOLD_HD bool all_reduce(E& e, Candidates<Set>, Algorithm algorithm, const AllReduceCall<Reduction>& call) {
@@ -36,7 +36,7 @@ ALLFOLD_HD bool all_reduce(E& e, Candidates<Set>, Algorithm algorithm, const All
   if constexpr (has(Algorithm::two_shot) || has(Algorithm::none)) {
     if (algorithm == Algorithm::two_shot || algorithm == Algorithm::none) return two_shot(e, call);
   }
-  return false;
+  __builtin_unreachable();  // the communicator asks for candidates alone
 }
 
 }  // namespace allfold

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include <allfold/algo/chunk.hpp>
 #include <allfold/memory/window.hpp>
 
 namespace allfold {
@@ -29,16 +30,25 @@ struct AllReduceCall {
   MeshPlace mesh{};
 };
 
-/// Walks over [0, count) in rounds of at most `limit` elements: `body(Range)` until it says false. A call without
-/// elements is one round too, so that its ranks still meet.
+/// One round of a vector that takes several. Blocks cut `grid`, which is as long in every round, and clip their part to
+/// `end`: so a block finds its own part of staging memory at the same place in each round.
+struct Round {
+  Range grid;
+  std::size_t end = 0;
+
+  ALLFOLD_HD constexpr Range all() const noexcept { return grid.clip(end); }
+};
+
+/// Walks over [0, count) in even rounds of at most `limit` elements, which is more than 0: `body(Round)` until it says
+/// false. A call without elements is one round too, so that its ranks still meet.
 template <class Body>
 ALLFOLD_HD bool in_rounds(std::size_t count, std::size_t limit, Body&& body) {
-  std::size_t begin = 0;
-  do {
-    const std::size_t end = count - begin < limit ? count : begin + limit;
-    if (!body(begin, end)) return false;
-    begin = end;
-  } while (begin < count);
+  const std::size_t rounds = count == 0 ? 1 : (count - 1) / limit + 1;
+  const std::size_t each = count == 0 ? 0 : (count - 1) / rounds + 1;
+  for (std::size_t round = 0; round < rounds; ++round) {
+    const Range grid{round * each, (round + 1) * each};
+    if (!body(Round{grid, grid.end < count ? grid.end : count})) return false;
+  }
   return true;
 }
 

@@ -23,20 +23,21 @@ ALLFOLD_HD bool hybrid_cube_mesh(E& e, const AllReduceCall<Reduction>& call) {
   const std::size_t stage_bytes = e.staging_bytes() / 2 / cache_line_bytes * cache_line_bytes;
   constexpr std::size_t widest = sizeof(T) > sizeof(Partial) ? sizeof(T) : sizeof(Partial);
 
-  return in_rounds(call.count, stage_bytes / widest, [&](std::size_t begin, std::size_t end) {
+  return in_rounds(call.count, stage_bytes / widest, [&](Round round) {
     e.begin_round();
-    const Range mine = part_of({begin, end}, e.blocks(), e.block(), line_grain<T>());
-    const Buffer inputs = staged ? slice<T>(e.staging(0), mine.begin - begin) : slice<T>(call.inputs, mine.begin);
-    const Buffer partials = slice<Partial>(e.staging(stage_bytes), mine.begin - begin);
+    const Range mine = part_of(round.grid, e.blocks(), e.block(), line_grain<T>()).clip(round.end);
+    const Buffer inputs =
+        staged ? slice<T>(e.staging(0), mine.begin - round.grid.begin) : slice<T>(call.inputs, mine.begin);
+    const Buffer partials = slice<Partial>(e.staging(stage_bytes), mine.begin - round.grid.begin);
     if (staged) e.copy(inputs.at[me], call.in + mine.begin, mine.size() * sizeof(T));
     if (!meet(e, Leg::start, neighbours)) return false;
-    e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad),
-                                    partials, only_rank(me), mine.size());
+    e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad), partials, only_rank(me),
+           mine.size());
     if (!meet(e, Leg::folded, neighbours)) return false;
     const int partner = call.mesh.partner;
     e.fold(FinalFold<Reduction>{call.reduction, e.world_size()}, partials,
-                               call.mesh.first_quad ? Operands::pair(me, partner) : Operands::pair(partner, me),
-                               own_buffer(me, call.out + mine.begin), only_rank(me), mine.size());
+           call.mesh.first_quad ? Operands::pair(me, partner) : Operands::pair(partner, me),
+           own_buffer(me, call.out + mine.begin), only_rank(me), mine.size());
     return meet(e, Leg::done, neighbours);
   });
 }

@@ -17,14 +17,15 @@ ALLFOLD_HD bool one_shot(E& e, const AllReduceCall<Reduction>& call) {
   const bool staged = call.inputs.reach != Reach::mapped || call.in == call.out;
   const std::size_t limit = staged ? e.staging_bytes() / sizeof(T) : call.count;
 
-  return in_rounds(call.count, limit, [&](std::size_t begin, std::size_t end) {
+  return in_rounds(call.count, limit, [&](Round round) {
     e.begin_round();
-    const Range mine = part_of({begin, end}, e.blocks(), e.block(), line_grain<T>());
-    const Buffer inputs = staged ? slice<T>(e.staging(0), mine.begin - begin) : slice<T>(call.inputs, mine.begin);
+    const Range mine = part_of(round.grid, e.blocks(), e.block(), line_grain<T>()).clip(round.end);
+    const Buffer inputs =
+        staged ? slice<T>(e.staging(0), mine.begin - round.grid.begin) : slice<T>(call.inputs, mine.begin);
     if (staged) e.copy(inputs.at[e.rank()], call.in + mine.begin, mine.size() * sizeof(T));
     if (!meet(e, Leg::start, everyone)) return false;
     e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone),
-               own_buffer(e.rank(), call.out + mine.begin), only_rank(e.rank()), mine.size());
+           own_buffer(e.rank(), call.out + mine.begin), only_rank(e.rank()), mine.size());
     return meet(e, Leg::done, everyone);
   });
 }

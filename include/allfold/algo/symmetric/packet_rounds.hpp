@@ -19,9 +19,9 @@ template <class T, executor E, class Body>
 ALLFOLD_HD bool in_packet_rounds(E& e, std::size_t count, Body&& body) {
   if (count == 0) return barrier(e);  // no packet would tell that peers have come
   const std::size_t limit = e.template packet_round<T>();
-  const bool ok = in_rounds(count, limit, [&](std::size_t begin, std::size_t end) {
+  const bool ok = in_rounds(count, limit, [&](Round round) {
     e.begin_round();
-    return body(Range{begin, end});
+    return body(round.all());
   });
   return count <= limit || !ok ? e.sync(ok) : meet(e, Leg::done, all_ranks(e.world_size()));
 }

@@ -22,14 +22,14 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
   const std::size_t stage_bytes = e.staging_bytes() / 2 / cache_line_bytes * cache_line_bytes;
   const std::size_t limit = stage_in || stage_out ? stage_bytes / sizeof(T) : call.count;
 
-  return in_rounds(call.count, limit, [&](std::size_t begin, std::size_t end) {
+  return in_rounds(call.count, limit, [&](Round round) {
     e.begin_round();
     const auto block_part = [&](int shard) {
-      return part_of(part_of({begin, end}, e.world_size(), shard, line_grain<T>()), e.blocks(), e.block(),
-                     line_grain<T>());
+      const Range whole = part_of(round.grid, e.world_size(), shard, line_grain<T>());
+      return part_of(whole, e.blocks(), e.block(), line_grain<T>()).clip(round.end);
     };
     const auto staged = [&](std::size_t offset, Range part) {
-      return slice<T>(e.staging(offset), part.begin - begin);
+      return slice<T>(e.staging(offset), part.begin - round.grid.begin);
     };
 
     for (int peer = 0; stage_in && peer < e.world_size(); ++peer) {
@@ -43,8 +43,8 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
     Buffer outputs = stage_out ? staged(stage_bytes, mine) : slice<T>(call.outputs, mine.begin);
     inputs.at[me] = const_cast<T*>(call.in + mine.begin);
     outputs.at[me] = call.out + mine.begin;
-    e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone), outputs, everyone,
-           mine.size());
+    e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone), outputs,
+           everyone, mine.size());
     if (!meet(e, Leg::done, everyone)) return false;
 
     for (int peer = 0; stage_out && peer < e.world_size(); ++peer) {
