@@ -96,6 +96,41 @@ TEST_CASE("a functor that captures, on float") {
   });
 }
 
+TEST_CASE("elements that must be aligned") {
+  struct alignas(32) Vector {
+    float at[8];
+  };
+  allfold_test::over_ranks({1, 2}, [](const allfold::Environment& environment) {
+    auto comm = Comm::create(environment);
+    for (const std::size_t count : {1, 2, 100}) {
+      std::vector<Vector> data(count);
+      for (Vector& x : data) x = {{1, 2, 3, 4, 5, 6, 7, 8}};
+      comm.all_reduce(data, [](const Vector& a, const Vector& b) {
+        Vector sum;
+        for (int i = 0; i < 8; ++i) sum.at[i] = a.at[i] + b.at[i];
+        return sum;
+      });
+      for (const Vector& x : data) EXPECT(x.at[7] == 8.0F * static_cast<float>(comm.world_size()));
+    }
+  });
+}
+
+TEST_CASE("elements too large for the staging memory are refused, and smaller ones are not") {
+  struct Large {
+    unsigned char bytes[3000];
+  };
+  const auto keep = [](const Large& a, const Large&) { return a; };
+  allfold_test::over_ranks({2}, [&](const allfold::Environment& environment) {
+    auto tight = Comm::create(environment, allfold::Options{.buffer_bytes = 4096});
+    std::vector<Large> data(3);
+    data[1].bytes[2999] = static_cast<unsigned char>(10 + environment.rank);
+    EXPECT_THROWS_AS(tight.all_reduce(data, keep), allfold::UsageError);
+    auto roomy = Comm::create(environment);
+    roomy.all_reduce(data, keep);
+    EXPECT(data[1].bytes[2999] == 10);
+  });
+}
+
 TEST_CASE("any contiguous range is a buffer") {
   allfold_test::over_threads({2}, [](const allfold::Environment& environment) {
     Comm comm = Comm::create(environment);

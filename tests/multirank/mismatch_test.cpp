@@ -95,6 +95,16 @@ TEST_CASE("another operation") {
       [](Comm& comm) { comm.barrier(); });
 }
 
+TEST_CASE("a call of all ranks against a barrier of a group") {
+  allfold_test::over_ranks({2, 3}, [](const allfold::Environment& environment) {
+    auto comm = Comm::create(environment);
+    if (environment.rank > 1) return;
+    const std::string text = environment.rank == 0 ? EXPECT_THROWS_AS(comm.barrier(), allfold::MismatchError)
+                                                   : EXPECT_THROWS_AS(comm.barrier({0, 1}), allfold::MismatchError);
+    allfold_test::expect_contains(text, {"rank 1 calls barrier of ranks {0, 1}", "rank 0 calls barrier"});
+  });
+}
+
 TEST_CASE("another algorithm") {
   check_mismatch(
       {"one_shot", "two_shot", "rank 1"},

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <allfold/memory/call_record.hpp>
+#include <allfold/memory/signal.hpp>
+
+using allfold::Arrival;
+using allfold::arrival;
+using allfold::make_signal;
+
+TEST_CASE("a signal is here, not yet, or of another call") {
+  CHECK(arrival(make_signal(5, 7), make_signal(5, 7)) == Arrival::here);
+  CHECK(arrival(make_signal(5, 8), make_signal(5, 7)) == Arrival::mismatched);
+  CHECK(arrival(make_signal(4, 7), make_signal(5, 7)) == Arrival::not_yet);
+  CHECK(arrival(0, make_signal(1, 7)) == Arrival::not_yet);
+}
+
+TEST_CASE("a peer that has gone on has been here, whatever it calls now") {
+  CHECK(arrival(make_signal(6, 99), make_signal(5, 7)) == Arrival::here);
+  CHECK(arrival(make_signal(7, 99), make_signal(5, 7)) == Arrival::here);
+}
+
+TEST_CASE("epochs wrap around") {
+  CHECK(arrival(make_signal(0, 7), make_signal(0xffffffff, 7)) == Arrival::here);
+  CHECK(arrival(make_signal(0xffffffff, 7), make_signal(0, 7)) == Arrival::not_yet);
+}
+
+TEST_CASE("a word that was not written for very long is not ahead") {
+  CHECK(arrival(0, make_signal(0x80000001, 7)) == Arrival::not_yet);
+  CHECK(arrival(make_signal(1000, 7), make_signal(0x90000000, 7)) == Arrival::not_yet);
+  CHECK(arrival(make_signal(8, 7), make_signal(5, 7)) == Arrival::not_yet);
+}
+
+TEST_CASE("calls that differ in one thing have different tags") {
+  allfold::CallRecord call;
+  call.operation = allfold::Operation::all_reduce;
+  call.count = 100;
+  call.in = {.window = 1, .offset = 16};
+  call.out = {.window = 1, .offset = 0};
+  const auto differs = [&](auto&& change) {
+    allfold::CallRecord other = call;
+    change(other);
+    return other.tag() != call.tag();
+  };
+  CHECK(differs([](auto& c) { c.count = 101; }));
+  CHECK(differs([](auto& c) { c.type = 1; }));
+  CHECK(differs([](auto& c) { c.reduction = 1; }));
+  CHECK(differs([](auto& c) { c.algorithm = allfold::Algorithm::two_shot; }));
+  CHECK(differs([](auto& c) { c.in = {}; }));
+  CHECK(differs([](auto& c) { c.out.window = 2; }));
+  CHECK(differs([](auto& c) {
+    c.in.offset = 0;
+    c.out.offset = 16 << 20;
+  }));
+}
