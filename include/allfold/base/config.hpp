@@ -9,9 +9,18 @@
 #define ALLFOLD_DO_PRAGMA(text) _Pragma(#text)
 /// Before a template whose callee decides on which side it runs: quiets nvcc's check of the side not taken.
 #define ALLFOLD_ANY_SIDE ALLFOLD_DO_PRAGMA(nv_exec_check_disable)
+/// Around templates of that kind whose lambdas call it too: ALLFOLD_ANY_SIDE does not reach into lambdas.
+#define ALLFOLD_ANY_SIDE_BEGIN                                                        \
+  ALLFOLD_DO_PRAGMA(nv_diagnostic push)                                               \
+  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20011)                                           \
+  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20013) ALLFOLD_DO_PRAGMA(nv_diag_suppress 20014) \
+      ALLFOLD_DO_PRAGMA(nv_diag_suppress 20015)
+#define ALLFOLD_ANY_SIDE_END ALLFOLD_DO_PRAGMA(nv_diagnostic pop)
 #else
 #define ALLFOLD_HD
 #define ALLFOLD_ANY_SIDE
+#define ALLFOLD_ANY_SIDE_BEGIN
+#define ALLFOLD_ANY_SIDE_END
 #endif
 
 /// Marks a function of the error path: kept out of line and compiled for size, so that hot callers stay small

@@ -160,14 +160,16 @@ class ShmTransport {
     for (std::size_t r = 0; r < ranks.size(); ++r) {
       peers.process[r] = PeerProcess(ranks[r].process, ranks[r].process_start);
     }
-    cpu_set_t mine;
-    CPU_ZERO(&mine);
-    if (::sched_getaffinity(0, sizeof mine, &mine) != 0) CPU_SET(0, &mine);  // a machine too large for the set
+    struct Cores {  // cpu_set_t has no name of its own, and nvcc 13 dies on the destructor call of such a type
+      cpu_set_t set;
+    } mine;
+    CPU_ZERO(&mine.set);
+    if (::sched_getaffinity(0, sizeof mine.set, &mine.set) != 0) CPU_SET(0, &mine.set);  // a machine too large for it
     cpu_set_t all;
     CPU_ZERO(&all);
-    for (const cpu_set_t& theirs : meeting.all_gather("cores", mine)) CPU_OR(&all, &all, &theirs);
+    for (const Cores& theirs : meeting.all_gather("cores", mine)) CPU_OR(&all, &all, &theirs.set);
     const int lanes = options.blocks * options.lanes;
-    peers.crowded = lanes > CPU_COUNT(&mine) || static_cast<int>(ranks.size()) * lanes > CPU_COUNT(&all);
+    peers.crowded = lanes > CPU_COUNT(&mine.set) || static_cast<int>(ranks.size()) * lanes > CPU_COUNT(&all);
   }
 
   /// Writes a word into every rank's control memory and reads what the others wrote into this rank's.

@@ -10,6 +10,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// Algorithms that a program may run, as a type. Only those are compiled.
 template <AlgorithmSet Set>
 struct Candidates {
@@ -38,5 +40,7 @@ ALLFOLD_HD bool all_reduce(E& e, Candidates<Set>, Algorithm algorithm, const All
   }
   __builtin_unreachable();  // the communicator asks for candidates alone
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold

@@ -7,6 +7,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// For eight ranks linked as a hybrid cube mesh: each folds its quad's inputs, then joins its partner's partial result
 /// to its own, so that data crosses direct links alone. Every rank joins in the same order (first quad, second quad)
 /// and gets the same bits; they differ from the other algorithms' where the operator is not associative.
@@ -41,5 +43,7 @@ ALLFOLD_HD bool hybrid_cube_mesh(E& e, const AllReduceCall<Reduction>& call) {
     return meet(e, Leg::done, neighbours);
   });
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold

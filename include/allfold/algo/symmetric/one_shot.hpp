@@ -7,6 +7,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// Every rank reads every input and folds all of it: one motion of the data, (P - 1) * bytes per link, two meetings.
 /// An input that peers cannot reach, or that the output overwrites, is read from staging memory.
 ALLFOLD_ANY_SIDE
@@ -29,5 +31,7 @@ ALLFOLD_HD bool one_shot(E& e, const AllReduceCall<Reduction>& call) {
     return meet(e, Leg::done, everyone);
   });
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold

@@ -7,6 +7,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// Every rank posts its input as packets and folds all ranks' packets as they arrive: no meeting, so one flight of a
 /// packet is all that a small message takes. Any buffers.
 ALLFOLD_ANY_SIDE
@@ -21,5 +23,7 @@ ALLFOLD_HD bool one_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
                          only_rank(e.rank()), false);
   });
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold

@@ -10,6 +10,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// Walks over a vector in rounds of as many elements as the packets hold: `body(Range)` until it says false. A round
 /// begins as soon as a lane is through with the one before, for two sets of packets take turns: a lane that posts into
 /// a set again has met every peer's in the round between. The meeting at the end holds that up for the next call, whose
@@ -25,5 +27,7 @@ ALLFOLD_HD bool in_packet_rounds(E& e, std::size_t count, Body&& body) {
   });
   return count <= limit || !ok ? e.sync(ok) : meet(e, Leg::done, all_ranks(e.world_size()));
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold

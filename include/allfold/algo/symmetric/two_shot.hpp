@@ -7,6 +7,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// Every rank folds its own shard of all inputs and pushes the result to all outputs: two motions of the data,
 /// 2 (P - 1) / P * bytes per link, two meetings. What peers cannot reach passes through staging memory, in rounds.
 ///
@@ -54,5 +56,7 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
     return true;
   });
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold

@@ -7,6 +7,8 @@
 
 namespace allfold {
 
+ALLFOLD_ANY_SIDE_BEGIN
+
 /// Every rank posts each shard for its owner, folds its own shard as packets arrive, posts the result, and collects
 /// the others': two flights of a packet, no meeting, and both motions overlap. Any buffers.
 ///
@@ -32,5 +34,7 @@ ALLFOLD_HD bool two_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
     return ok;
   });
 }
+
+ALLFOLD_ANY_SIDE_END
 
 }  // namespace allfold
