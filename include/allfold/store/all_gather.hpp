@@ -30,11 +30,11 @@ ALLFOLD_COLD inline std::string gather_key(std::string_view key, int rank) { ret
   }
   if (missing < 0) {
     throw TimeoutError(where, -1,
-                       {"the store was slow to answer for key ", quoted(key), "; expected all ranks within ",
+                       {"the store was slow to answer for key ", quoted_key(key), "; expected all ranks within ",
                         whole_ms(timeout), " ms; try a longer deadline"});
   }
   throw TimeoutError(where, missing,
-                     {"rank ", missing, " did not arrive at key ", quoted(key), "; expected it within ",
+                     {"rank ", missing, " did not arrive at key ", quoted_key(key), "; expected it within ",
                       whole_ms(timeout), " ms; try a longer deadline, or see why that rank is late"});
 }
 
@@ -59,7 +59,7 @@ ALLFOLD_COLD inline void store_all_gather_bytes(StoreRef store, std::string_view
     const std::string theirs = store.get(keys[static_cast<std::size_t>(r)], deadline);
     if (theirs.size() != bytes) {
       throw MismatchError(where, r,
-                          {"rank ", r, " gave a value of another size at key ", quoted(key), "; expected ", bytes,
+                          {"rank ", r, " gave a value of another size at key ", quoted_key(key), "; expected ", bytes,
                            " bytes, got ", theirs.size(), "; try the same build on all ranks"});
     }
     if (bytes != 0) std::memcpy(static_cast<char*>(out) + static_cast<std::size_t>(r) * bytes, theirs.data(), bytes);

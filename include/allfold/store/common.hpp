@@ -19,7 +19,7 @@ inline Deadline default_store_deadline() { return Deadline::after(std::chrono::s
 namespace detail {
 
 /// A key as a message shows it: quoted, other than printable ASCII as \xx, and cut where it is long.
-ALLFOLD_COLD inline std::string quoted(std::string_view key) {
+ALLFOLD_COLD inline std::string quoted_key(std::string_view key) {
   constexpr std::size_t longest = 80;
   constexpr char hex[] = "0123456789abcdef";
   std::string out = "\"";
@@ -37,9 +37,9 @@ ALLFOLD_COLD inline std::string quoted(std::string_view key) {
 }
 
 /// The keys of one wait, for a message.
-ALLFOLD_COLD inline std::string quoted(std::span<const std::string> keys) {
+ALLFOLD_COLD inline std::string quoted_key(std::span<const std::string> keys) {
   std::string out;
-  for (std::size_t i = 0; i < keys.size() && i < 4; ++i) out += (i == 0 ? "" : ", ") + quoted(keys[i]);
+  for (std::size_t i = 0; i < keys.size() && i < 4; ++i) out += (i == 0 ? "" : ", ") + quoted_key(keys[i]);
   if (keys.size() > 4) out += concat({" and ", keys.size() - 4, " more"});
   return out;
 }
@@ -70,16 +70,16 @@ ALLFOLD_COLD inline Sum add_decimal(std::string_view text, std::int64_t n, std::
 [[noreturn]] ALLFOLD_COLD inline void throw_bad_sum(const Where& where, Sum sum, std::string_view key, std::int64_t n,
                                                     std::string_view value) {
   if (sum == Sum::overflow) {
-    throw UsageError(where, {"adding ", n, " to key ", quoted(key), " overflows; expected a sum within 64 bits, got ",
-                             quoted(value), " plus ", n, "; try a smaller number"});
+    throw UsageError(where, {"adding ", n, " to key ", quoted_key(key), " overflows; expected a sum within 64 bits, got ",
+                             quoted_key(value), " plus ", n, "; try a smaller number"});
   }
-  throw UsageError(where, {"key ", quoted(key), " holds no number; expected decimal digits, got ", quoted(value),
+  throw UsageError(where, {"key ", quoted_key(key), " holds no number; expected decimal digits, got ", quoted_key(value),
                            "; try another key for the counter"});
 }
 
 [[noreturn]] ALLFOLD_COLD inline void throw_key_missing(const Where& where, std::string_view key, Duration timeout) {
   throw TimeoutError(where, -1,
-                     {"key ", quoted(key), " did not appear; expected it within ", whole_ms(timeout),
+                     {"key ", quoted_key(key), " did not appear; expected it within ", whole_ms(timeout),
                       " ms, got none; try a longer deadline, or see why the rank that sets it is late"});
 }
 

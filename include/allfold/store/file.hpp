@@ -231,7 +231,7 @@ class FileStore {
     }
     const std::string head = preamble(key);
     if (value.compare(0, head.size(), head) != 0) {
-      throw UsageError("FileStore", {path, " does not hold key ", detail::quoted(key),
+      throw UsageError("FileStore", {path, " does not hold key ", detail::quoted_key(key),
                                      "; expected a file that FileStore wrote; try a directory of its own"});
     }
     value.erase(0, head.size());

@@ -335,7 +335,7 @@ class TcpClient {
     if (op == TcpOp::wait) {
       const std::vector<std::string> keys(texts.begin(), texts.end());
       throw TimeoutError(where(operation), -1,
-                         {"not all keys appeared of ", quoted(keys), "; expected them within ", whole_ms(timeout),
+                         {"not all keys appeared of ", quoted_key(keys), "; expected them within ", whole_ms(timeout),
                           " ms; try a longer deadline, or see why the rank that sets them is late"});
     }
     throw TimeoutError(where(operation), 0,
