@@ -1,4 +1,4 @@
-// expect: allfold: sum needs `T operator\+\(T, T\)`
+// expect: allfold: sum needs .T operator\+\(T, T\)
 // SPDX-License-Identifier: Apache-2.0
 #include <vector>
 
