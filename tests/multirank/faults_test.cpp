@@ -145,7 +145,7 @@ void survive(const allfold::Environment& environment, const Plan& plan, NoticedC
 }  // namespace
 
 TEST_CASE("whenever a rank is killed, every other rank gets an error that names it, in time") {
-  const int runs = static_cast<int>(allfold::integer_variable("ALLFOLD_FAULT_RUNS", 1, 1000000).value_or(40));
+  const int runs = static_cast<int>(allfold::integer_variable("ALLFOLD_FAULT_RUNS", 1, 1000000).value_or(200));
   Random random(allfold_test::test_seed());
   const std::set<std::string> names_before = allfold_test::names_in_dev_shm();
   NoticedCount noticed;
