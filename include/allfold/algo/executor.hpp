@@ -26,7 +26,8 @@ namespace allfold {
 ///   copy(to, from, bytes)                            the block together, within this rank's reach
 ///   fold(fold, sources, operands, targets, mask, n)  the block together: n elements; the result goes to the target of
 ///                                                    each rank in the mask
-///   packet_elems<T>(), packet_round<T>()             elements of one packet, and of all of a round
+///   plan_packets<T>(count, parts)                    how a vector travels whose shards are so many
+///   packet_elems(), packet_round()                   elements of one packet, and of all of a round; more than 0
 ///   post(stage, data, range, mask)                   elements as packets, readable by the ranks in the mask
 ///   fold_posted(fold, in, range, out, mask, post)    folds what all ranks posted of a range, own operand from `in`;
 ///                                                    posts the result too, to the ranks in the mask, if asked

@@ -93,19 +93,18 @@ class HostLane {
   }
 
   template <class T>
-  static constexpr std::size_t packet_elems() noexcept {
-    return sizeof(T) > largest_packet_element ? 1 : HostPacket::payload_bytes / sizeof(T);
+  void plan_packets(std::size_t count, int parts) noexcept {
+    constexpr std::size_t most = sizeof(T) > largest_packet_element ? 1 : HostPacket::payload_bytes / sizeof(T);
+    const std::size_t part = parts == 1 ? count : part_of({0, count}, parts, 0, line_grain<T>()).size();
+    packet_elems_ = part < most ? part : most;
   }
-
-  template <class T>
-  std::size_t packet_round() const noexcept {
-    return static_cast<std::size_t>(view_.layout.packets) * packet_elems<T>();
-  }
+  std::size_t packet_elems() const noexcept { return packet_elems_; }
+  std::size_t packet_round() const noexcept { return static_cast<std::size_t>(view_.layout.packets) * packet_elems_; }
 
   /// Whoever reads them, packets are written once: into this rank's own memory.
   template <class T>
   void post(Stage stage, const T* data, Range range, RankMask) noexcept {
-    for_my_packets<T>(range, [&](std::size_t index, Range part) {
+    for_my_packets(range, [&](std::size_t index, Range part) {
       post_packet(view_.packet(rank(), epoch_, stage, index), data + part.begin, part.size() * sizeof(T));
       return true;
     });
@@ -113,7 +112,7 @@ class HostLane {
 
   template <class Fold, class T>
   bool fold_posted(const Fold& fold, const T* in, Range range, T* out, RankMask, bool post_result) noexcept {
-    return for_my_packets<T>(range, [&](std::size_t index, Range part) {
+    return for_my_packets(range, [&](std::size_t index, Range part) {
       const T* from[max_window_ranks] = {};
       for (int r = 0; r < world_size(); ++r) {
         if (r == rank()) {
@@ -136,7 +135,7 @@ class HostLane {
 
   template <class T>
   bool collect(int peer, Range range, T* out) noexcept {
-    return for_my_packets<T>(range, [&](std::size_t index, Range part) {
+    return for_my_packets(range, [&](std::size_t index, Range part) {
       const std::size_t bytes = part.size() * sizeof(T);
       const unsigned char* data = await_packet(peer, Stage::results, index, bytes);
       if (data != nullptr) std::memcpy(static_cast<void*>(out + part.begin), data, bytes);
@@ -159,15 +158,15 @@ class HostLane {
 
   /// Walks over the packets of a range that are this lane's: `each(index, elements)`. The lane of a packet depends on
   /// its index alone, in every round and on every rank.
-  template <class T, class Each>
+  template <class Each>
   bool for_my_packets(Range range, Each&& each) noexcept {
-    constexpr std::size_t elems = packet_elems<T>();
+    const std::size_t elems = packet_elems_;
     if (range.size() == 0) return true;
     const std::size_t stride = static_cast<std::size_t>(blocks() * lanes());
     const std::size_t mine = static_cast<std::size_t>(place_.block * lanes() + place_.lane);
-    const std::size_t first = range.begin / elems;  // a range begins at a packet
-    for (std::size_t index = first + (mine + stride - first % stride) % stride; index * elems < range.end;
-         index += stride) {
+    std::size_t index = range.begin == 0 ? 0 : range.begin / elems;  // a range begins at a packet
+    if (stride != 1) index += (mine + stride - index % stride) % stride;
+    for (; index * elems < range.end; index += stride) {
       const std::size_t begin = index * elems;
       const std::size_t end = range.end - begin < elems ? range.end : begin + elems;
       if (!each(index, Range{begin, end})) return false;
@@ -193,6 +192,7 @@ class HostLane {
   const std::uint32_t* group_epochs_;
   bool past_caches_;
   std::uint32_t epoch_;
+  std::size_t packet_elems_ = 1;
 };
 static_assert(executor<HostLane>);
 

@@ -23,7 +23,7 @@ inline constexpr std::size_t largest_packet_element = 1024;
 /// One packet of CPU ranks: a line that carries the signal, and as much data as moves well before the next signal.
 /// Data that fits beside the signal travels in the same cache line.
 struct alignas(cache_line_bytes) HostPacket {
-  static constexpr std::size_t payload_bytes = 4096;
+  static constexpr std::size_t payload_bytes = 8192;
   static constexpr std::size_t inline_bytes = cache_line_bytes - sizeof(std::uint64_t);
 
   unsigned char beside[inline_bytes];

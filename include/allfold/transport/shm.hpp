@@ -129,7 +129,7 @@ class ShmTransport {
 
  private:
   /// Packets of one round and stage: enough to overlap the two motions, few enough to stay in the cache.
-  static constexpr int packets = 32;
+  static constexpr int packets = 16;
   /// More staging memory makes nothing faster on CPU ranks: a piece should stay in the cache.
   static constexpr std::size_t max_staging_bytes = std::size_t{1} << 20;
   static constexpr std::size_t control_bytes = 4096;

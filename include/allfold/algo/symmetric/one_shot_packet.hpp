@@ -15,7 +15,7 @@ ALLFOLD_ANY_SIDE
 template <executor E, class Reduction>
 ALLFOLD_HD bool one_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
   using T = typename Reduction::value_type;
-  return in_packet_rounds<T>(e, call.count, [&](Range round) {
+  return in_packet_rounds<T>(e, call.count, 1, [&](Range round) {
     const T* const in = call.in + round.begin;
     const Range all{0, round.size()};
     e.post(Stage::inputs, in, all, all_ranks(e.world_size()));

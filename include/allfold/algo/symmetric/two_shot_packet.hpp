@@ -19,12 +19,10 @@ ALLFOLD_HD bool two_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
   using T = typename Reduction::value_type;
   const int me = e.rank();
   const int ranks = e.world_size();
-  return in_packet_rounds<T>(e, call.count, [&](Range round) {
+  return in_packet_rounds<T>(e, call.count, ranks, [&](Range round) {
     const T* const in = call.in + round.begin;
     T* const out = call.out + round.begin;
-    const auto shard = [&](int owner) {
-      return part_of({0, round.size()}, ranks, owner, E::template packet_elems<T>());
-    };
+    const auto shard = [&](int owner) { return part_of({0, round.size()}, ranks, owner, e.packet_elems()); };
     const auto nth_peer = [&](int n) { return me + n < ranks ? me + n : me + n - ranks; };
 
     for (int n = 1; n < ranks; ++n) e.post(Stage::inputs, in, shard(nth_peer(n)), only_rank(nth_peer(n)));
