@@ -21,7 +21,7 @@ inline constexpr TuningRow default_tuning_rows[] = {
     {2, false, std::size_t{16} << 10, Algorithm::one_shot_packet},
     {2, false, std::size_t{128} << 10, Algorithm::two_shot_packet},
     {2, false, unlimited_bytes, Algorithm::two_shot},
-    {4, true, std::size_t{1} << 10, Algorithm::one_shot_packet},
+    {4, true, std::size_t{2} << 10, Algorithm::one_shot_packet},
     {4, true, unlimited_bytes, Algorithm::two_shot},
     {4, false, std::size_t{4} << 10, Algorithm::one_shot_packet},
     {4, false, std::size_t{16} << 20, Algorithm::two_shot_packet},
