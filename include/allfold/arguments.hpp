@@ -54,7 +54,7 @@ StoreHolder<Store> take_store(const Environment& environment, Deadline deadline,
   if constexpr (std::is_same_v<First, Store&>) {
     return {nullptr, &first};
   } else if constexpr (std::is_same_v<First, Store>) {
-    StoreHolder<Store> holder{std::make_unique<Store>(std::move(first)), nullptr};
+    StoreHolder<Store> holder{std::make_unique<Store>(std::forward<First>(first)), nullptr};
     holder.used = holder.own.get();
     return holder;
   } else {

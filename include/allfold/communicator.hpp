@@ -235,6 +235,7 @@ class BasicCommunicator {
     const std::vector<Introduction> all = meeting.all_gather("introductions", introduction);
     check_introductions(meeting.where(), all);
     std::vector<Identity> identities;
+    identities.reserve(all.size());
     for (const Introduction& each : all) identities.push_back(each.identity);
     if (const std::string refusal = transport_.refusal(identities); !refusal.empty()) {
       throw UsageError(meeting.where(), {refusal});

@@ -35,6 +35,7 @@ class StoreGather {
     const std::string name = concat({prefix_, "/", steps_++, "/"});
     store_.set(concat({name, rank_}), mine, deadline_);
     std::vector<std::string> all;
+    all.reserve(static_cast<std::size_t>(world_size_));
     for (int r = 0; r < world_size_; ++r) all.push_back(r == rank_ ? std::string(mine) : get(name, r, step));
     return all;
   }

@@ -47,7 +47,7 @@ ALLFOLD_COLD inline void place_in_topology(Session& session, const LinkMatrix& l
   session.mesh = {.quad = me < 4 ? 0x0fU : 0xf0U, .partner = me ^ 4, .first_quad = me < 4};
   if (const std::optional<HybridCubeMesh> mesh = find_hybrid_cube_mesh(links)) {
     RankMask quad = only_rank(me);
-    for (const int mate : mesh->mates[me]) quad |= only_rank(mate);
+    for (const std::int8_t mate : mesh->mates[me]) quad |= only_rank(mate);
     session.mesh = {.quad = quad, .partner = mesh->partner[me], .first_quad = mesh->quad[me] == 0};
   }
 }

@@ -16,7 +16,7 @@ namespace allfold {
 
 /// The executor of CPU ranks: one thread is one lane. See algo/executor.hpp for what each member promises.
 ///
-/// Tuned constants: bench/results/README.md.
+/// Tuned constants: docs/decisions/0006-host-constants.md.
 class HostLane {
  public:
   /// In a call of at least so many bytes, results go past the caches: nobody reads them before they are evicted.
