@@ -5,6 +5,9 @@
 #error "allfold: allfold.cuh is for programs compiled by nvcc; include <allfold/allfold.hpp> in the others"
 #endif
 
-/// allfold in a program compiled by nvcc. In this version it holds what allfold.hpp does.
+/// allfold in a program compiled by nvcc: what allfold.hpp has, and GPU ranks.
 
 #include <allfold/allfold.hpp>
+#include <allfold/topology/nvml.hpp>
+#include <allfold/topology/peer_access.cuh>
+#include <allfold/transport/nvlink.cuh>

@@ -220,7 +220,7 @@ class BasicCommunicator {
   /// Meets once more without the store. A rank that serves it cannot go away before the others have done with it.
   void leave_store(std::string_view operation, Deadline deadline) {
     const CallRecord record{.operation = Operation::barrier, .group = all_ranks(world_size())};
-    const std::optional<Failure> failure = launch_barrier(transport_.channel(0), record, deadline.remaining(), false);
+    const std::optional<Failure> failure = transport_.meet(record, deadline.remaining());
     if (failure) fail(session_.where(operation), *failure);
   }
 
@@ -281,10 +281,11 @@ class BasicCommunicator {
     return {.bytes = bytes,
             .world_size = world_size(),
             .topology = session_.topology,
+            .device = Transport::device,
             .symmetric = in.window != nullptr && out.window != nullptr,
             .aligned = ((bytes | in.offset | out.offset) & 15U) == 0,
             .buffer_bytes = options().buffer_bytes,
-            .possible = possible_algorithms(session_, element_bytes)};
+            .possible = possible_algorithms(session_, element_bytes, Transport::largest_packet_element)};
   }
 
   Algorithm ask_selector(const SelectionQuery& query) const {
@@ -318,7 +319,7 @@ class BasicCommunicator {
     check_buffers(where, in, count, out, out_count, sizeof(T));
     check_element_size(where, std::max(sizeof(T), sizeof(typename R::accumulator)), transport_.staging_bytes());
     auto& channel = channel_of(where, options);
-    const Duration timeout = timeout_of(where, options, session_.options);
+    const EnqueueOptions launch{timeout_of(where, options, session_.options), options.stream};
     const Located from = transport_.find(in, count * sizeof(T));
     const Located to = transport_.find(out, count * sizeof(T));
     const SelectionQuery asked = query(count * sizeof(T), sizeof(T), from, to);
@@ -339,8 +340,7 @@ class BasicCommunicator {
     run(
         where, record, options,
         [&] {
-          return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record,
-                                   timeout);
+          return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record, launch);
         },
         sizeof(T));
   }
@@ -360,8 +360,8 @@ class BasicCommunicator {
     const Where where = session_.where("barrier");
     enter(where);
     auto& channel = channel_of(where, options);
-    const Duration timeout = timeout_of(where, options, session_.options);
-    run(where, record, options, [&] { return launch_barrier(channel, record, timeout); }, 0);
+    const EnqueueOptions launch{timeout_of(where, options, session_.options), options.stream};
+    run(where, record, options, [&] { return launch_barrier(channel, record, launch); }, 0);
   }
 
   /// Runs a launch, traces it, and throws if it failed.

@@ -52,13 +52,15 @@ ALLFOLD_COLD inline void place_in_topology(Session& session, const LinkMatrix& l
   }
 }
 
-/// The algorithms that can run elements of that size, with that topology.
-inline AlgorithmSet possible_algorithms(const Session& session, std::size_t element_bytes) noexcept {
+/// The algorithms that can run elements of that size, with that topology. `largest_packet_element`: the transport's.
+inline AlgorithmSet possible_algorithms(const Session& session, std::size_t element_bytes,
+                                        std::size_t largest_packet_element) noexcept {
   AlgorithmSet set = AlgorithmSet::of(Algorithm::none);
   if (session.topology == TopologyKind::fully_connected) {
     set = set | AlgorithmSet::of(Algorithm::one_shot) | AlgorithmSet::of(Algorithm::two_shot);
     if (element_bytes <= largest_packet_element) {
-      set = set | AlgorithmSet::of(Algorithm::one_shot_packet) | AlgorithmSet::of(Algorithm::two_shot_packet);
+      set = set | AlgorithmSet::of(Algorithm::one_shot_packet) | AlgorithmSet::of(Algorithm::two_shot_packet) |
+            AlgorithmSet::of(Algorithm::two_shot_push);
     }
   }
   if (session.mesh.quad != 0) set = set | AlgorithmSet::of(Algorithm::hybrid_cube_mesh);

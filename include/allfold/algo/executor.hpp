@@ -20,18 +20,22 @@ namespace allfold {
 ///   begin_round()                                    a new epoch; the same number of times on every rank
 ///   sync(ok) -> bool                                 the block's lanes meet; true if all came with true. What they did
 ///                                                    before is visible to all of them after
-///   signal(peer, leg), wait(peer, leg) -> bool       release and acquire between same-numbered blocks
+///   signal(peer, leg)                                release, to the same-numbered block
+///   wait(peer, leg, behind) -> bool                  acquire; of the round so many before the current one
 ///   staging(offset), staging_bytes()                 memory of the channel that all ranks reach; what a round uses
 ///                                                    again must have been the same block's
-///   copy(to, from, bytes)                            the block together, within this rank's reach
+///   inbox(of, slot), inbox_slot_bytes()              this block's slots in a rank's memory, into which peers write
+///                                                    unasked: 2 * push_slots * world_size
+///   copy(to, from, bytes)                            the block together
 ///   fold(fold, sources, operands, targets, mask, n)  the block together: n elements; the result goes to the target of
 ///                                                    each rank in the mask
 ///   plan_packets<T>(count, parts)                    how a vector travels whose shards are so many
 ///   packet_elems(), packet_round()                   elements of one packet, and of all of a round; more than 0
-///   post(stage, data, range, mask)                   elements as packets, readable by the ranks in the mask
-///   fold_posted(fold, in, range, out, mask, post)    folds what all ranks posted of a range, own operand from `in`;
-///                                                    posts the result too, to the ranks in the mask, if asked
-///   collect(peer, range, out)                        takes over the results that a peer posted
+///   post(data, range)                                elements as packets, to all peers
+///   scatter(data, shard_of)                          as packets, each shard_of(peer) to that peer
+///   fold_posted(fold, in, range, out, post)          folds what all ranks sent of a range, own operand from `in`; posts
+///                                                    the result too if asked
+///   collect(shard_of, out)                           takes over the results that the peers posted, each of its shard
 template <class E>
 concept executor = requires(E& e, std::size_t n, bool ok, int peer, void* to, const void* from) {
   { e.rank() } -> std::same_as<int>;
@@ -43,9 +47,11 @@ concept executor = requires(E& e, std::size_t n, bool ok, int peer, void* to, co
   e.begin_round();
   { e.sync(ok) } -> std::same_as<bool>;
   e.signal(peer, Leg::start);
-  { e.wait(peer, Leg::start) } -> std::same_as<bool>;
+  { e.wait(peer, Leg::start, 0) } -> std::same_as<bool>;
   { e.staging(n) } -> std::same_as<Buffer>;
   { e.staging_bytes() } -> std::same_as<std::size_t>;
+  { e.inbox(peer, 0) } -> std::same_as<void*>;
+  { e.inbox_slot_bytes() } -> std::same_as<std::size_t>;
   e.copy(to, from, n);
 };
 

@@ -82,6 +82,19 @@ class SystemError : public Error {
   int number_;
 };
 
+/// CUDA refused; `number()` is its cudaError_t or CUresult.
+class CudaError : public Error {
+ public:
+  /// `name`: of the error, as CUDA calls it.
+  ALLFOLD_COLD CudaError(const Where& where, int number, std::string_view name, TextPieces what)
+      : Error(ErrorCode::cuda, where, {concat(what), ": ", name, " (CUDA error ", number, ")"}), number_(number) {}
+
+  int number() const noexcept { return number_; }
+
+ private:
+  int number_;
+};
+
 /// A peer is gone, or broke the protocol; `source_rank()` says which.
 class PeerError : public Error {
  public:

@@ -58,12 +58,15 @@ class HostLane {
   void signal(int peer, Leg leg) noexcept {
     store_release(view_.signal(peer, place_.block, leg, rank()), expected(peer, leg));
   }
-  bool wait(int peer, Leg leg) noexcept {
-    return wait_.until(view_.signal(rank(), place_.block, leg, peer), expected(peer, leg), peer);
+  bool wait(int peer, Leg leg, int behind) noexcept {
+    const std::uint64_t word = expected(peer, leg) - make_signal(static_cast<std::uint32_t>(behind), 0);
+    return wait_.until(view_.signal(rank(), place_.block, leg, peer), word, peer);
   }
 
   Buffer staging(std::size_t offset) const noexcept { return view_.staging_buffer(offset); }
   std::size_t staging_bytes() const noexcept { return view_.layout.staging_bytes; }
+  void* inbox(int of, int slot) const noexcept { return view_.inbox(of, place_.block, slot); }
+  std::size_t inbox_slot_bytes() const noexcept { return ChannelLayout::inbox_slot_bytes; }
 
   void copy(void* to, const void* from, std::size_t bytes) const noexcept {
     const Range part = part_of({0, bytes}, lanes(), lane(), cache_line_bytes);
@@ -98,7 +101,7 @@ class HostLane {
 
   template <class T>
   void plan_packets(std::size_t count, int parts) noexcept {
-    constexpr std::size_t most = sizeof(T) > largest_packet_element ? 1 : HostPacket::payload_bytes / sizeof(T);
+    constexpr std::size_t most = sizeof(T) > HostPacket::largest_element ? 1 : HostPacket::payload_bytes / sizeof(T);
     const std::size_t part = parts == 1 ? count : part_of({0, count}, parts, 0, line_grain<T>()).size();
     packet_elems_ = part < most ? part : most;
   }
@@ -107,15 +110,20 @@ class HostLane {
 
   /// Whoever reads them, packets are written once: into this rank's own memory.
   template <class T>
-  void post(Stage stage, const T* data, Range range, RankMask) noexcept {
+  void post(const T* data, Range range) noexcept {
     for_my_packets(range, [&](std::size_t index, Range part) {
-      post_packet(view_.packet(rank(), epoch_, stage, index), data + part.begin, part.size() * sizeof(T));
+      post_packet(view_.packet(rank(), epoch_, Stage::inputs, index), data + part.begin, part.size() * sizeof(T));
       return true;
     });
   }
 
+  template <class T, class ShardOf>
+  void scatter(const T* data, ShardOf&& shard_of) noexcept {
+    for (int n = 1; n < world_size(); ++n) post(data, shard_of(nth_peer(n)));
+  }
+
   template <class Fold, class T>
-  bool fold_posted(const Fold& fold, const T* in, Range range, T* out, RankMask, bool post_result) noexcept {
+  bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool post_result) noexcept {
     return for_my_packets(range, [&](std::size_t index, Range part) {
       const T* from[max_window_ranks] = {};
       for (int r = 0; r < world_size(); ++r) {
@@ -137,27 +145,35 @@ class HostLane {
     });
   }
 
-  template <class T>
-  bool collect(int peer, Range range, T* out) noexcept {
-    return for_my_packets(range, [&](std::size_t index, Range part) {
-      const std::size_t bytes = part.size() * sizeof(T);
-      const unsigned char* data = await_packet(peer, Stage::results, index, bytes);
-      if (data != nullptr) std::memcpy(static_cast<void*>(out + part.begin), data, bytes);
-      return data != nullptr;
-    });
+  template <class T, class ShardOf>
+  bool collect(ShardOf&& shard_of, T* out) noexcept {
+    bool ok = true;
+    for (int n = 1; n < world_size() && ok; ++n) {
+      const int peer = nth_peer(n);
+      ok = for_my_packets(shard_of(peer), [&](std::size_t index, Range part) {
+        const std::size_t bytes = part.size() * sizeof(T);
+        const unsigned char* data = await_packet(peer, Stage::results, index, bytes);
+        if (data != nullptr) std::memcpy(static_cast<void*>(out + part.begin), data, bytes);
+        return data != nullptr;
+      });
+    }
+    return ok;
   }
 
  private:
+  int nth_peer(int n) const noexcept { return rank() + n < world_size() ? rank() + n : rank() + n - world_size(); }
+
   std::uint64_t expected(int peer, Leg leg) const noexcept {
     return make_signal(leg == Leg::group ? group_epochs_[peer] : epoch_, wait_.tag());
   }
 
-  /// Whether what is written to `to`, in memory of `of`, goes past the caches. Staging memory never does: it is read next.
+  /// Whether what is written to `to`, in memory of `of`, goes past the caches. Staging memory and inboxes, which lie
+  /// behind it, never do: they are read next.
   bool streams_to(int of, const void* to) const noexcept {
     if (!past_caches_) return false;
     const std::size_t offset =
         reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(view_.staging(of));
-    return offset >= staging_bytes();
+    return offset >= view_.layout.bytes - view_.layout.staging_offset;
   }
 
   /// Walks over the packets of a range that are this lane's: `each(index, elements)`. The lane of a packet depends on

@@ -10,6 +10,7 @@
 #include <allfold/exec/host_lane.hpp>
 #include <allfold/exec/host_team.hpp>
 #include <allfold/exec/host_wait.hpp>
+#include <allfold/policy/options.hpp>
 
 namespace allfold {
 
@@ -85,16 +86,16 @@ class HostChannel {
 template <AlgorithmSet Set, class Reduction>
 std::optional<Failure> launch_all_reduce(HostChannel& channel, Candidates<Set> candidates, Algorithm algorithm,
                                          const AllReduceCall<Reduction>& call, const CallRecord& record,
-                                         Duration timeout) {
-  return channel.run(record, call.count * sizeof(typename Reduction::value_type), timeout,
+                                         const EnqueueOptions& options) {
+  return channel.run(record, call.count * sizeof(typename Reduction::value_type), options.timeout,
                      [&](HostLane& e) { return all_reduce(e, candidates, algorithm, call); });
 }
 
 /// The same for a barrier, of all ranks or of those that the record names. `counts`: it is one of the user's calls.
-inline std::optional<Failure> launch_barrier(HostChannel& channel, const CallRecord& record, Duration timeout,
-                                             bool counts = true) {
+inline std::optional<Failure> launch_barrier(HostChannel& channel, const CallRecord& record,
+                                             const EnqueueOptions& options, bool counts = true) {
   return channel.run(
-      record, 0, timeout,
+      record, 0, options.timeout,
       [&](HostLane& e) {
         return record.operation == Operation::group_barrier ? group_barrier(e, record.group) : barrier(e);
       },

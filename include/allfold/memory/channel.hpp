@@ -17,13 +17,12 @@ struct alignas(cache_line_bytes) PublishedCall {
   CallRecord record;
 };
 
-/// A larger element does not travel in packets.
-inline constexpr std::size_t largest_packet_element = 1024;
-
 /// One packet of CPU ranks: a line that carries the signal, and as much data as moves well before the next signal.
 /// Data that fits beside the signal travels in the same cache line.
 struct alignas(cache_line_bytes) HostPacket {
   static constexpr std::size_t payload_bytes = 8192;
+  /// A larger element does not travel in packets.
+  static constexpr std::size_t largest_element = 1024;
   static constexpr std::size_t inline_bytes = cache_line_bytes - sizeof(std::uint64_t);
 
   unsigned char beside[inline_bytes];
@@ -33,8 +32,7 @@ struct alignas(cache_line_bytes) HostPacket {
   /// Where `bytes` of data lie, aligned as a cache line is.
   unsigned char* data(std::size_t bytes) noexcept { return bytes <= inline_bytes ? beside : payload; }
 };
-
-static_assert(largest_packet_element <= HostPacket::payload_bytes);
+static_assert(HostPacket::largest_element <= HostPacket::payload_bytes);
 
 /// One padded signal word.
 struct alignas(cache_line_bytes) SignalLine {
@@ -49,7 +47,11 @@ struct ChannelLayout {
   int packets = 0;  ///< of one epoch parity and one stage
   std::size_t staging_offset = 0;
   std::size_t staging_bytes = 0;
+  std::size_t inbox_offset = 0;
   std::size_t bytes = 0;  ///< of the whole part
+
+  /// A chunk of two_shot_push: as much as moves well through the caches.
+  static constexpr std::size_t inbox_slot_bytes = std::size_t{16} << 10;
 
   static ChannelLayout of(int world_size, int blocks, int packets, std::size_t staging_bytes) noexcept {
     ChannelLayout layout{
@@ -58,9 +60,13 @@ struct ChannelLayout {
     layout.packets_offset = page_up(2 * sizeof(PublishedCall) + pads);
     layout.staging_offset =
         page_up(layout.packets_offset + sizeof(HostPacket) * static_cast<std::size_t>(2 * stage_count * packets));
-    layout.bytes = page_up(layout.staging_offset + staging_bytes);
+    layout.inbox_offset = page_up(layout.staging_offset + staging_bytes);
+    layout.bytes = layout.inbox_offset + inbox_slot_bytes * static_cast<std::size_t>(blocks * layout.inbox_slots());
     return layout;
   }
+
+  /// Slots of one block's inbox: of chunks and of results.
+  int inbox_slots() const noexcept { return 2 * push_slots * world_size; }
 
  private:
   static constexpr std::size_t page_up(std::size_t n) noexcept { return (n + 4095) & ~std::size_t{4095}; }
@@ -92,6 +98,11 @@ struct ChannelView {
   }
 
   void* staging(int of) const noexcept { return part[of] + layout.staging_offset; }
+
+  void* inbox(int of, int block, int slot) const noexcept {
+    const auto index = static_cast<std::size_t>(block * layout.inbox_slots() + slot);
+    return part[of] + layout.inbox_offset + index * ChannelLayout::inbox_slot_bytes;
+  }
 
   /// Staging memory as a buffer that begins `offset` bytes into every rank's.
   Buffer staging_buffer(std::size_t offset) const noexcept {

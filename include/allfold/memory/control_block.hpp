@@ -23,14 +23,14 @@ struct Failure {
 
   static constexpr std::uint8_t no_rank = 0xff;
 
-  constexpr std::uint64_t pack() const noexcept {
+  ALLFOLD_HD constexpr std::uint64_t pack() const noexcept {
     return static_cast<std::uint64_t>(code) | static_cast<std::uint64_t>(source_group) << 7 |
            static_cast<std::uint64_t>(source) << 8 | static_cast<std::uint64_t>(by) << 16 |
            static_cast<std::uint64_t>(channel & 0x3f) << 24 | static_cast<std::uint64_t>(group) << 30 |
            static_cast<std::uint64_t>(departed) << 31 | static_cast<std::uint64_t>(sequence) << 32;
   }
 
-  static constexpr Failure unpack(std::uint64_t word) noexcept {
+  ALLFOLD_HD static constexpr Failure unpack(std::uint64_t word) noexcept {
     return {.code = static_cast<ErrorCode>(word & 0x7f),
             .source = static_cast<std::uint8_t>(word >> 8),
             .by = static_cast<std::uint8_t>(word >> 16),

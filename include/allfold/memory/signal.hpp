@@ -13,10 +13,17 @@ ALLFOLD_HD constexpr std::uint64_t make_signal(std::uint32_t epoch, std::uint32_
   return static_cast<std::uint64_t>(epoch) << 32 | tag;
 }
 
+/// two_shot_push folds so many chunks behind what it pushes, and has so many slots of each kind: fewer than
+/// 2 * push_lag + 2 would be written again too soon.
+inline constexpr int push_lag = 1;
+inline constexpr int push_slots = 2 * push_lag + 2;
+
 enum class Arrival : std::uint8_t { not_yet, here, mismatched };
 
-/// A peer is at most so many epochs ahead of a word that a rank waits for: two sets of packets take turns.
-inline constexpr std::int32_t most_epochs_ahead = 2;
+/// A peer is at most so many epochs ahead of a word that a rank waits for: two sets of packets take turns, and
+/// two_shot_push runs push_lag rounds ahead of its waits on both sides.
+inline constexpr std::int32_t most_epochs_ahead = 8;
+static_assert(2 * push_lag + 1 < most_epochs_ahead);
 
 /// What `seen` in a pad means to a rank that waits for `expected`. Epochs are compared by their difference, so that
 /// they may wrap around, and a word that was not written for half of all epochs does not seem to be ahead. A peer ahead

@@ -5,17 +5,27 @@
 #include <cstdint>
 #include <string_view>
 
+#include <allfold/base/config.hpp>
 #include <allfold/policy/link_matrix.hpp>
 
 namespace allfold {
 
 /// The all-reduce algorithms of symmetric memory, named for their motion. `none` asks for the communicator's
 /// fallback: two_shot in chunks, at any size.
-enum class Algorithm : std::uint8_t { none, one_shot, one_shot_packet, two_shot, two_shot_packet, hybrid_cube_mesh };
+enum class Algorithm : std::uint8_t {
+  none,
+  one_shot,
+  one_shot_packet,
+  two_shot,
+  two_shot_packet,
+  hybrid_cube_mesh,
+  two_shot_push
+};
 
 inline constexpr Algorithm all_algorithms[] = {
     Algorithm::none,     Algorithm::one_shot,        Algorithm::one_shot_packet,
-    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::hybrid_cube_mesh};
+    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::hybrid_cube_mesh,
+    Algorithm::two_shot_push};
 
 constexpr std::string_view name(Algorithm algorithm) noexcept {
   switch (algorithm) {
@@ -25,6 +35,7 @@ constexpr std::string_view name(Algorithm algorithm) noexcept {
     case Algorithm::two_shot: return "two_shot";
     case Algorithm::two_shot_packet: return "two_shot_packet";
     case Algorithm::hybrid_cube_mesh: return "hybrid_cube_mesh";
+    case Algorithm::two_shot_push: return "two_shot_push";
   }
   return "?";
 }
@@ -33,11 +44,11 @@ constexpr std::string_view name(Algorithm algorithm) noexcept {
 struct AlgorithmSet {
   std::uint8_t bits = 0;
 
-  static constexpr AlgorithmSet all() noexcept { return {0x3f}; }
-  static constexpr AlgorithmSet of(Algorithm algorithm) noexcept {
+  ALLFOLD_HD static constexpr AlgorithmSet all() noexcept { return {0x7f}; }
+  ALLFOLD_HD static constexpr AlgorithmSet of(Algorithm algorithm) noexcept {
     return {static_cast<std::uint8_t>(1U << static_cast<unsigned>(algorithm))};
   }
-  constexpr bool contains(Algorithm algorithm) const noexcept { return (bits & of(algorithm).bits) != 0; }
+  ALLFOLD_HD constexpr bool contains(Algorithm algorithm) const noexcept { return (bits & of(algorithm).bits) != 0; }
 
   friend constexpr AlgorithmSet operator|(AlgorithmSet a, AlgorithmSet b) noexcept {
     return {static_cast<std::uint8_t>(a.bits | b.bits)};
@@ -53,6 +64,7 @@ struct SelectionQuery {
   std::size_t bytes = 0;  ///< count * sizeof(T)
   int world_size = 1;
   TopologyKind topology = TopologyKind::fully_connected;
+  bool device = false;                          ///< operands lie in GPU memory
   bool symmetric = false;                       ///< input and output both lie in symmetric memory
   bool aligned = true;                          ///< both start at a multiple of 16 bytes, and `bytes` is one
   std::size_t buffer_bytes = 0;                 ///< the communicator's staging buffer

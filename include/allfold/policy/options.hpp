@@ -7,6 +7,9 @@
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/algorithm.hpp>
 
+/// What cudaStream_t points to: declared here, so that a program without CUDA can name the option too.
+struct CUstream_st;
+
 namespace allfold {
 
 /// What holds for a communicator's whole life. Must be the same on every rank.
@@ -20,19 +23,28 @@ struct Options {
   /// Staging memory of one rank and channel, in bytes: what a call on private buffers may pass through. A transport may
   /// use less: ShmTransport takes 1 MiB at most.
   std::size_t buffer_bytes = std::size_t{10} << 20;
-  /// The executor's shape: blocks that work side by side, each of so many lanes. On CPU ranks a lane is a thread,
-  /// and one of one is what a rank that owns one core wants.
-  int blocks = 1;
-  int lanes = 1;
+  /// The executor's shape: blocks that work side by side, each of so many lanes; 0: what the transport finds best. On
+  /// CPU ranks a lane is a thread, and one of one is what a rank that owns one core wants. On GPUs `blocks` bounds the
+  /// grid, and lanes are left to the transport.
+  int blocks = 0;
+  int lanes = 0;
 };
 
 /// What holds for one call. Must be the same on every rank, but for the timeout.
 struct CallOptions {
+  /// The stream that a call on GPU memory is enqueued on; null: the default stream. CPU ranks have none.
+  CUstream_st* stream = nullptr;
   int channel = 0;
   /// Instead of Options::timeout.
   std::optional<Duration> timeout{};
   /// Instead of the selector's choice. UsageError if it cannot run the call; would_choose() tells what can.
   std::optional<Algorithm> algorithm{};
+};
+
+/// What a launch takes of them.
+struct EnqueueOptions {
+  Duration timeout{};
+  CUstream_st* stream = nullptr;
 };
 
 }  // namespace allfold

@@ -19,6 +19,8 @@ namespace allfold {
 ///
 ///   name                                  a short text; ranks with different transports refuse each other
 ///   max_world_size
+///   device                                whether operands lie in GPU memory
+///   largest_packet_element                a larger element does not travel in packets or chunks, in bytes
 ///   identity() -> Identity                what this rank says of itself
 ///   refusal(identities) -> std::string    why it cannot serve these ranks; empty: it can. Alike on every rank
 ///   connect(meeting, identities, options) maps control memory and channels; proves that bytes arrive at every rank
@@ -29,6 +31,7 @@ namespace allfold {
 ///   staging_bytes() -> std::size_t        staging memory of one rank and channel
 ///   channel(i) -> channel_type&           what `launch_all_reduce` and `launch_barrier` take, which are found by
 ///                                         argument-dependent lookup
+///   meet(record, timeout)                 a barrier that is none of the user's calls, once the store is done with; waits
 ///   failure()                             optional<Failure>: why the communicator ended, on whatever rank
 ///   leave()                               tells peers that this rank destroys its communicator; noexcept
 template <class T>
@@ -39,6 +42,8 @@ concept transport_policy =
       typename T::allocation_type;
       { T::name } -> std::convertible_to<std::string_view>;
       { T::max_world_size } -> std::convertible_to<int>;
+      { T::device } -> std::convertible_to<bool>;
+      { T::largest_packet_element } -> std::convertible_to<std::size_t>;
       { constant.identity() } -> std::same_as<Identity>;
       { constant.refusal(ranks) } -> std::same_as<std::string>;
       transport.connect(meeting, ranks, options);

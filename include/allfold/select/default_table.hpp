@@ -11,7 +11,7 @@ namespace allfold {
 
 namespace detail {
 
-/// World sizes between these take the nearest one's rows. hybrid_cube_mesh is for ranks linked so, where the rows of the
+/// For CPU ranks. World sizes between these take the nearest one's rows. hybrid_cube_mesh is for ranks linked so, where the rows of the
 /// others do not apply; there its row is IntraNodeComm's threshold, not a measured one.
 /// Source: bench/results/host-tuning.txt.
 inline constexpr TuningRow default_tuning_rows[] = {
@@ -35,9 +35,37 @@ inline constexpr TuningRow default_tuning_rows[] = {
     {8, false, unlimited_bytes, Algorithm::two_shot_packet},
 };
 
+/// For GPUs linked by NVLink.
+inline constexpr TuningRow device_tuning_rows[] = {
+    {2, true, std::size_t{512} << 10, Algorithm::one_shot_packet},
+    {2, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {2, true, std::size_t{4} << 20, Algorithm::two_shot},
+    {2, true, unlimited_bytes, Algorithm::two_shot_push},
+    {2, false, std::size_t{512} << 10, Algorithm::one_shot_packet},
+    {2, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {2, false, unlimited_bytes, Algorithm::two_shot_push},
+    {4, true, std::size_t{128} << 10, Algorithm::one_shot_packet},
+    {4, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {4, true, std::size_t{4} << 20, Algorithm::two_shot},
+    {4, true, unlimited_bytes, Algorithm::two_shot_push},
+    {4, false, std::size_t{128} << 10, Algorithm::one_shot_packet},
+    {4, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {4, false, unlimited_bytes, Algorithm::two_shot_push},
+    {8, true, std::size_t{64} << 10, Algorithm::one_shot_packet},
+    {8, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {8, true, std::size_t{4} << 20, Algorithm::two_shot},
+    {8, true, unlimited_bytes, Algorithm::two_shot_push},
+    {8, false, std::size_t{64} << 10, Algorithm::one_shot_packet},
+    {8, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {8, false, unlimited_bytes, Algorithm::two_shot_push},
+};
+
 }  // namespace detail
 
-/// What TunedSelector goes by unless it is given another table.
-constexpr std::span<const TuningRow> default_tuning_table() noexcept { return detail::default_tuning_rows; }
+/// What TunedSelector goes by unless it is given another table. `device`: where operands lie in GPU memory.
+constexpr std::span<const TuningRow> default_tuning_table(bool device) noexcept {
+  return device ? std::span<const TuningRow>(detail::device_tuning_rows)
+                : std::span<const TuningRow>(detail::default_tuning_rows);
+}
 
 }  // namespace allfold

@@ -58,7 +58,9 @@ struct TuningIndex {
   }
 };
 
-inline constexpr TuningIndex default_tuning_index{default_tuning_table()};
+/// [whether operands lie in GPU memory]
+inline constexpr TuningIndex default_tuning_index[2] = {TuningIndex{default_tuning_table(false)},
+                                                        TuningIndex{default_tuning_table(true)}};
 
 }  // namespace detail
 
@@ -95,16 +97,19 @@ class TunedSelector {
   /// The table as from_text reads it. Each line of `comment` becomes one of its comments.
   ALLFOLD_COLD std::string to_text(std::string_view comment = {}) const { return tuning_table_text(rows(), comment); }
 
-  std::span<const TuningRow> rows() const noexcept {
-    return rows_.empty() ? default_tuning_table() : std::span<const TuningRow>(rows_);
+  /// `device`: those of the built-in table for operands in GPU memory.
+  std::span<const TuningRow> rows(bool device = false) const noexcept {
+    return rows_.empty() ? default_tuning_table(device) : std::span<const TuningRow>(rows_);
   }
 
   Algorithm select(const SelectionQuery& query) const noexcept {
     const AlgorithmSet usable = query.possible & suited(query.topology);
     const bool in_window = query.world_size >= 0 && query.world_size <= max_window_ranks;
-    const detail::TuningRange range = in_window ? index_.ranges[query.symmetric ? 1 : 0][query.world_size]
-                                                : detail::nearest_rows(rows(), query.world_size, query.symmetric);
-    for (const TuningRow& row : rows().subspan(range.first, range.count)) {
+    const std::span<const TuningRow> all = rows(query.device);
+    const detail::TuningIndex& index = rows_.empty() ? detail::default_tuning_index[query.device ? 1 : 0] : index_;
+    const detail::TuningRange range = in_window ? index.ranges[query.symmetric ? 1 : 0][query.world_size]
+                                                : detail::nearest_rows(all, query.world_size, query.symmetric);
+    for (const TuningRow& row : all.subspan(range.first, range.count)) {
       if (row.up_to_bytes < query.bytes) continue;
       if (row.algorithm == Algorithm::none || usable.contains(row.algorithm)) return row.algorithm;
     }
@@ -156,7 +161,7 @@ class TunedSelector {
   }
 
   std::vector<TuningRow> rows_;  // empty: the built-in table
-  detail::TuningIndex index_ = detail::default_tuning_index;
+  detail::TuningIndex index_ = detail::default_tuning_index[0];  // of rows_
 };
 static_assert(selector_policy<TunedSelector>);
 

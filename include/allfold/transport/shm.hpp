@@ -54,6 +54,8 @@ class ShmTransport {
 
   static constexpr std::string_view name = "shm";
   static constexpr int max_world_size = max_window_ranks;
+  static constexpr bool device = false;
+  static constexpr std::size_t largest_packet_element = HostPacket::largest_element;
 
   Identity identity() const { return host_identity(); }
 
@@ -83,7 +85,9 @@ class ShmTransport {
     }
 
     state->staging_bytes = options.buffer_bytes < max_staging_bytes ? options.buffer_bytes : max_staging_bytes;
-    const ChannelLayout layout = ChannelLayout::of(state->world_size, options.blocks, packets, state->staging_bytes);
+    const int blocks = std::max(options.blocks, 1);
+    const int lanes = std::max(options.lanes, 1);
+    const ChannelLayout layout = ChannelLayout::of(state->world_size, blocks, packets, state->staging_bytes);
     state->parts = state->share(meeting, control_bytes + layout.bytes * static_cast<std::size_t>(options.channels), 0);
     state->control = static_cast<ControlBlock*>(state->parts.part[0]->data());
     verify(meeting, *state);
@@ -94,7 +98,7 @@ class ShmTransport {
         view.part[r] = static_cast<char*>(state->parts.part[r]->data()) + control_bytes +
                        layout.bytes * static_cast<std::size_t>(c);
       }
-      state->channels.push_back(std::make_unique<HostChannel>(c, view, *state->control, state->peers, options.lanes));
+      state->channels.push_back(std::make_unique<HostChannel>(c, view, *state->control, state->peers, lanes));
     }
     state_ = std::move(state);
   }
@@ -112,6 +116,10 @@ class ShmTransport {
   Located find(const void* pointer, std::size_t bytes) const noexcept {
     const auto hit = state_->registry->find(pointer, bytes);
     return hit ? Located{&hit.entry->window(), hit.offset_bytes} : Located{};
+  }
+
+  std::optional<Failure> meet(const CallRecord& record, Duration timeout) {
+    return launch_barrier(channel(0), record, {.timeout = timeout}, false);
   }
 
   std::size_t staging_bytes() const noexcept { return state_->staging_bytes; }
@@ -168,7 +176,7 @@ class ShmTransport {
     cpu_set_t all;
     CPU_ZERO(&all);
     for (const Cores& theirs : meeting.all_gather("cores", mine)) CPU_OR(&all, &all, &theirs.set);
-    const int lanes = options.blocks * options.lanes;
+    const int lanes = std::max(options.blocks, 1) * std::max(options.lanes, 1);
     peers.crowded = lanes > CPU_COUNT(&mine.set) || static_cast<int>(ranks.size()) * lanes > CPU_COUNT(&all);
   }
 

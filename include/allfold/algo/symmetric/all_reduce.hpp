@@ -6,6 +6,7 @@
 #include <allfold/algo/symmetric/one_shot_packet.hpp>
 #include <allfold/algo/symmetric/two_shot.hpp>
 #include <allfold/algo/symmetric/two_shot_packet.hpp>
+#include <allfold/algo/symmetric/two_shot_push.hpp>
 #include <allfold/policy/algorithm.hpp>
 
 namespace allfold {
@@ -34,6 +35,9 @@ ALLFOLD_HD bool all_reduce(E& e, Candidates<Set>, Algorithm algorithm, const All
   }
   if constexpr (has(Algorithm::hybrid_cube_mesh)) {
     if (algorithm == Algorithm::hybrid_cube_mesh) return hybrid_cube_mesh(e, call);
+  }
+  if constexpr (has(Algorithm::two_shot_push)) {
+    if (algorithm == Algorithm::two_shot_push) return two_shot_push(e, call);
   }
   if constexpr (has(Algorithm::two_shot) || has(Algorithm::none)) {
     if (algorithm == Algorithm::two_shot || algorithm == Algorithm::none) return two_shot(e, call);

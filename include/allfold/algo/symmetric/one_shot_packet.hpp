@@ -18,9 +18,8 @@ ALLFOLD_HD bool one_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
   return in_packet_rounds<T>(e, call.count, 1, [&](Range round) {
     const T* const in = call.in + round.begin;
     const Range all{0, round.size()};
-    e.post(Stage::inputs, in, all, all_ranks(e.world_size()));
-    return e.fold_posted(FullFold<Reduction>{call.reduction, e.world_size()}, in, all, call.out + round.begin,
-                         only_rank(e.rank()), false);
+    e.post(in, all);
+    return e.fold_posted(FullFold<Reduction>{call.reduction, e.world_size()}, in, all, call.out + round.begin, false);
   });
 }
 

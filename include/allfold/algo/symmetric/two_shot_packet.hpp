@@ -23,13 +23,8 @@ ALLFOLD_HD bool two_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
     const T* const in = call.in + round.begin;
     T* const out = call.out + round.begin;
     const auto shard = [&](int owner) { return part_of({0, round.size()}, ranks, owner, e.packet_elems()); };
-    const auto nth_peer = [&](int n) { return me + n < ranks ? me + n : me + n - ranks; };
-
-    for (int n = 1; n < ranks; ++n) e.post(Stage::inputs, in, shard(nth_peer(n)), only_rank(nth_peer(n)));
-    bool ok = e.fold_posted(FullFold<Reduction>{call.reduction, ranks}, in, shard(me), out,
-                            all_ranks(ranks) & ~only_rank(me), true);
-    for (int n = 1; n < ranks && ok; ++n) ok = e.collect(nth_peer(n), shard(nth_peer(n)), out);
-    return ok;
+    e.scatter(in, shard);
+    return e.fold_posted(FullFold<Reduction>{call.reduction, ranks}, in, shard(me), out, true) && e.collect(shard, out);
   });
 }
 

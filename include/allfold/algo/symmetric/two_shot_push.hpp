@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include <allfold/algo/chunk.hpp>
+#include <allfold/algo/symmetric/call.hpp>
+#include <allfold/algo/symmetric/meet.hpp>
+
+namespace allfold {
+
+ALLFOLD_ANY_SIDE_BEGIN
+
+/// Every rank pushes each shard, in chunks, into its owner's inbox; owners fold their chunks from memory of their own
+/// and push the results to all outputs: two motions of the data, 2 (P - 1) / P * bytes per link, both by stores, which
+/// links carry faster than loads. A block folds push_lag chunks behind what it pushes, so that both motions overlap.
+/// Any input; an output that peers cannot reach is filled from the inbox, push_lag chunks later still.
+///
+/// A slot is free again without a word: who pushes chunk c has seen its peer announce chunk c - push_lag - 1, and the
+/// peer had then folded (and collected) all that lay in the slot.
+///
+/// In place is safe: a chunk of results arrives only where this rank has pushed its own input before.
+ALLFOLD_ANY_SIDE
+template <executor E, class Reduction>
+ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
+  using T = typename Reduction::value_type;
+  const int me = e.rank();
+  const int ranks = e.world_size();
+  const RankMask everyone = all_ranks(ranks);
+  const bool stage_out = call.outputs.reach == Reach::own;
+  const std::size_t chunk_elems = e.inbox_slot_bytes() / sizeof(T);
+
+  const auto block_part = [&](int shard) {
+    const Range whole = part_of({0, call.count}, ranks, shard, line_grain<T>());
+    return part_of(whole, e.blocks(), e.block(), line_grain<T>());
+  };
+  const auto chunk_of = [&](int shard, int chunk) {
+    const Range part = block_part(shard);
+    const std::size_t begin = part.begin + static_cast<std::size_t>(chunk) * chunk_elems;
+    return Range{begin, begin + chunk_elems}.clip(part.end);
+  };
+  const auto input_slot = [&](int chunk, int from) { return chunk % push_slots * 2 * ranks + from; };
+  const auto result_slot = [&](int chunk, int from) { return input_slot(chunk, from) + ranks; };
+  const auto nth_peer = [&](int n) { return me + n < ranks ? me + n : me + n - ranks; };
+
+  // Shard 0 is the longest, so every rank counts as many chunks.
+  const int chunks = static_cast<int>((block_part(0).size() + chunk_elems - 1) / chunk_elems);
+  const int rounds = chunks + (stage_out ? 2 : 1) * push_lag;
+  for (int round = 0; round < rounds; ++round) {
+    e.begin_round();
+    if (round < chunks) {
+      for (int n = 1; n < ranks; ++n) {
+        const int peer = nth_peer(n);
+        const Range part = chunk_of(peer, round);
+        e.copy(e.inbox(peer, input_slot(round, me)), call.in + part.begin, part.size() * sizeof(T));
+      }
+      if (!announce(e, Leg::start, everyone)) return false;
+    }
+    const int folding = round - push_lag;
+    if (folding >= 0 && folding < chunks) {
+      if (!await(e, Leg::start, everyone, push_lag)) return false;
+      const Range part = chunk_of(me, folding);
+      Buffer inputs;
+      Buffer outputs = stage_out ? Buffer{} : slice<T>(call.outputs, part.begin);
+      for (int r = 0; r < ranks; ++r) {
+        inputs.at[r] = e.inbox(me, input_slot(folding, r));
+        if (stage_out) outputs.at[r] = e.inbox(r, result_slot(folding, me));
+      }
+      inputs.at[me] = const_cast<T*>(call.in + part.begin);
+      outputs.at[me] = call.out + part.begin;
+      e.fold(FullFold<Reduction>{call.reduction, ranks}, inputs, Operands::ascending(everyone), outputs, everyone,
+             part.size());
+      if (stage_out && !announce(e, Leg::folded, everyone)) return false;
+    }
+    const int collecting = round - 2 * push_lag;
+    if (stage_out && collecting >= 0) {
+      if (!await(e, Leg::folded, everyone, push_lag)) return false;
+      for (int n = 1; n < ranks; ++n) {
+        const int peer = nth_peer(n);
+        const Range part = chunk_of(peer, collecting);
+        e.copy(call.out + part.begin, e.inbox(me, result_slot(collecting, peer)), part.size() * sizeof(T));
+      }
+    }
+  }
+  if (rounds == 0) e.begin_round();
+  return meet(e, Leg::done, everyone);
+}
+
+ALLFOLD_ANY_SIDE_END
+
+}  // namespace allfold

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <allfold/base/cuda_arch.cuh>
+#include <allfold/exec/cuda_ptx.cuh>
+
+namespace allfold {
+
+/// 16 bytes as elements.
+template <class T>
+struct alignas(16) Vector {
+  static constexpr int elems = 16 / static_cast<int>(sizeof(T));
+  struct Bytes {
+    unsigned char byte[sizeof(T)];
+  };
+  Bytes raw[elems];
+
+  ALLFOLD_DEVICE T at(int i) const { return __builtin_bit_cast(T, raw[i]); }
+  ALLFOLD_DEVICE void set(int i, const T& x) { raw[i] = __builtin_bit_cast(Bytes, x); }
+};
+
+ALLFOLD_DEVICE bool is_vector_aligned(const void* pointer) {
+  return (reinterpret_cast<std::uintptr_t>(pointer) & 15U) == 0;
+}
+
+/// Whether elements travel by 16 bytes at a time where their addresses allow it.
+template <class Fold>
+inline constexpr bool folds_vectors = sizeof(typename Fold::source) <= 16 && 16 % sizeof(typename Fold::source) == 0 &&
+                                      sizeof(typename Fold::source) == sizeof(typename Fold::result);
+
+/// The sources and targets of a fold: at most Most of each, in registers.
+template <class Fold, int Most>
+struct FoldPlan {
+  const typename Fold::source* from[Most];
+  typename Fold::result* to[Most];
+  int sources;
+  int targets;
+};
+
+/// Lanes `lane` of `lanes` fold elements [begin, n), one at a time.
+template <class Fold, int Most>
+__device__ void fold_elements(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t begin, std::size_t n,
+                              int lane, int lanes) {
+  for (std::size_t i = begin + static_cast<std::size_t>(lane); i < n; i += static_cast<std::size_t>(lanes)) {
+    auto sum = fold.first(plan.from[0][i]);
+#pragma unroll
+    for (int s = 1; s < Most; ++s) {
+      if (s < plan.sources) sum = fold.next(sum, plan.from[s][i]);
+    }
+    const auto result = fold.last(sum);
+#pragma unroll
+    for (int t = 0; t < Most; ++t) {
+      if (t < plan.targets) plan.to[t][i] = result;
+    }
+  }
+}
+
+/// The same with elements [0, n) by vectors, whose addresses are aligned.
+template <class Fold, int Most>
+__device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes) {
+  using Source = Vector<typename Fold::source>;
+  using Result = Vector<typename Fold::result>;
+  constexpr int in_flight = Most >= 8 ? 1 : 8 / Most;  // vectors of each source that a lane has under way
+  const std::size_t vectors = n / Source::elems;
+  const auto stride = static_cast<std::size_t>(lanes);
+  for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
+    uint4 raw[in_flight][Most];
+#pragma unroll
+    for (int v = 0; v < in_flight; ++v) {
+      const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+#pragma unroll
+      for (int s = 0; s < Most; ++s) {
+        if (s < plan.sources && i < vectors) raw[v][s] = ptx::load_once(plan.from[s] + i * Source::elems);
+      }
+    }
+#pragma unroll
+    for (int v = 0; v < in_flight; ++v) {
+      const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+      if (i >= vectors) break;
+      Result result;
+#pragma unroll
+      for (int e = 0; e < Source::elems; ++e) {
+        auto sum = fold.first(__builtin_bit_cast(Source, raw[v][0]).at(e));
+#pragma unroll
+        for (int s = 1; s < Most; ++s) {
+          if (s < plan.sources) sum = fold.next(sum, __builtin_bit_cast(Source, raw[v][s]).at(e));
+        }
+        result.set(e, fold.last(sum));
+      }
+#pragma unroll
+      for (int t = 0; t < Most; ++t) {
+        if (t < plan.targets) ptx::store(plan.to[t] + i * Result::elems, __builtin_bit_cast(uint4, result));
+      }
+    }
+  }
+}
+
+/// The lanes of a block fold n elements together.
+template <class Fold, int Most>
+__device__ void fold_block(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes) {
+  std::size_t begin = 0;
+  if constexpr (folds_vectors<Fold>) {
+    bool aligned = true;
+#pragma unroll
+    for (int i = 0; i < Most; ++i) {
+      aligned = aligned && (i >= plan.sources || is_vector_aligned(plan.from[i]));
+      aligned = aligned && (i >= plan.targets || is_vector_aligned(plan.to[i]));
+    }
+    if (aligned) {
+      fold_vectors(fold, plan, n, lane, lanes);
+      constexpr auto elems = static_cast<std::size_t>(Vector<typename Fold::source>::elems);
+      begin = n / elems * elems;
+    }
+  }
+  fold_elements(fold, plan, begin, n, lane, lanes);
+}
+
+/// The lanes of a block copy bytes together.
+inline __device__ void copy_block(void* to, const void* from, std::size_t bytes, int lane, int lanes) {
+  auto* target = static_cast<unsigned char*>(to);
+  const auto* source = static_cast<const unsigned char*>(from);
+  const auto stride = static_cast<std::size_t>(lanes);
+  std::size_t begin = 0;
+  if (is_vector_aligned(to) && is_vector_aligned(from)) {
+    constexpr int in_flight = 4;
+    const std::size_t vectors = bytes / 16;
+    for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
+      uint4 raw[in_flight];
+#pragma unroll
+      for (int v = 0; v < in_flight; ++v) {
+        const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+        if (i < vectors) raw[v] = ptx::load_once(source + i * 16);
+      }
+#pragma unroll
+      for (int v = 0; v < in_flight; ++v) {
+        const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+        if (i < vectors) ptx::store(target + i * 16, raw[v]);
+      }
+    }
+    begin = vectors * 16;
+  } else if (((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) & 3U) == 0) {
+    const std::size_t words = bytes / 4;
+    for (std::size_t i = static_cast<std::size_t>(lane); i < words; i += stride) {
+      reinterpret_cast<std::uint32_t*>(target)[i] = reinterpret_cast<const std::uint32_t*>(source)[i];
+    }
+    begin = words * 4;
+  } else if (((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) & 1U) == 0) {
+    const std::size_t halves = bytes / 2;
+    for (std::size_t i = static_cast<std::size_t>(lane); i < halves; i += stride) {
+      reinterpret_cast<std::uint16_t*>(target)[i] = reinterpret_cast<const std::uint16_t*>(source)[i];
+    }
+    begin = halves * 2;
+  }
+  for (std::size_t i = begin + static_cast<std::size_t>(lane); i < bytes; i += stride) target[i] = source[i];
+}
+
+}  // namespace allfold

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include <cuda_runtime_api.h>
+
+#include <allfold/algo/symmetric/all_reduce.hpp>
+#include <allfold/base/atomics.hpp>
+#include <allfold/base/cuda_check.cuh>
+#include <allfold/base/deadline.hpp>
+#include <allfold/launch/cuda_kernels.cuh>
+#include <allfold/launch/cuda_shape.hpp>
+#include <allfold/memory/control_block.hpp>
+#include <allfold/memory/device_channel.hpp>
+#include <allfold/policy/options.hpp>
+
+namespace allfold {
+
+inline namespace ALLFOLD_ARCH_NAMESPACE {
+
+/// One channel of a rank on a GPU. Calls are enqueued and the host goes on; how far the channel has come, the GPU knows.
+/// Used by one thread at a time, and by one stream at a time.
+class CudaChannel {
+ public:
+  /// `reports`: [rank] where this process sees the report of each rank. `most_blocks`: of one call, on every rank; that
+  /// many fit on each GPU at once, beside those of the other channels. `overlaps`: so do twice as many.
+  CudaChannel(int index, const DeviceChannelView& view, PublishedCall* const* reports, int device, int most_blocks,
+              bool overlaps)
+      : view_(view), device_(device), index_(index), most_blocks_(most_blocks), overlaps_(overlaps) {
+    for (int r = 0; r < view.layout.world_size; ++r) reports_[r] = reports[r];
+  }
+
+  const DeviceChannelView& view() const noexcept { return view_; }
+  int most_blocks() const noexcept { return most_blocks_; }
+  /// How many collectives this rank has enqueued on the channel; a replayed graph counts on the GPU alone.
+  std::uint32_t sequence() const noexcept { return sequence_; }
+
+  /// What a kernel is told of a call.
+  DeviceCall describe(const CallRecord& record, Duration timeout) const noexcept {
+    return {.record = record,
+            .timeout_ns = static_cast<std::uint64_t>(timeout.count()),
+            .tag = record.tag(),
+            .channel = static_cast<std::uint8_t>(index_)};
+  }
+
+  /// Enqueues a kernel of (view, DeviceCall, further arguments..).
+  template <class... Arguments>
+  void enqueue(const void* kernel, GridShape shape, int more_threads, cudaStream_t stream, const DeviceCall& meta,
+               const Arguments&... arguments) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+    config.blockDim = dim3(static_cast<unsigned>(shape.lanes + more_threads));
+    config.stream = stream;
+    cudaLaunchAttribute programmatic = {};
+    programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    programmatic.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &programmatic;
+    config.numAttrs = overlaps_ ? 1 : 0;
+    void* parameters[] = {const_cast<DeviceChannelView*>(&view_), const_cast<DeviceCall*>(&meta),
+                          const_cast<void*>(static_cast<const void*>(&arguments))...};
+    const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
+    if (error != cudaSuccess) throw_launch(meta.record, error);
+    ++sequence_;
+  }
+
+  /// What `rank` called when it met the failure, for messages. A rank that fails with the others says so within
+  /// milliseconds; one that never came says nothing.
+  ALLFOLD_COLD CallRecord call_of(int rank, bool) const {
+    const PublishedCall& report = *reports_[rank];
+    const Deadline deadline = Deadline::after(std::chrono::milliseconds(200));
+    while (load_acquire(&report.signal) == 0 && !deadline.expired()) cpu_pause();
+    return report.record;
+  }
+
+ private:
+  [[noreturn]] ALLFOLD_COLD void throw_launch(const CallRecord& record, cudaError_t error) const {
+    const Where where(name(record.operation), view_.rank, view_.layout.world_size);
+    int current = -1;
+    static_cast<void>(cudaGetDevice(&current));
+    if (current != device_) {
+      static_cast<void>(cudaGetLastError());
+      throw UsageError(where, {"the current device is ", current, "; expected ", device_,
+                               ", which the communicator was created on; call cudaSetDevice(", device_, ") first"});
+    }
+    throw_cuda(where, error, {"the kernel could not be launched; see whether the stream is of device ", device_});
+  }
+
+  DeviceChannelView view_;
+  PublishedCall* reports_[max_window_ranks] = {};
+  int device_;
+  int index_;
+  int most_blocks_;
+  bool overlaps_;
+  std::uint32_t sequence_ = 0;
+};
+
+namespace detail {
+
+template <Algorithm A, class Reduction>
+void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& call, const DeviceCall& meta,
+                        cudaStream_t stream) {
+  const int ranks = channel.view().layout.world_size;
+  const GridShape shape = device_shape(A, call.count * sizeof(typename Reduction::value_type), ranks,
+                                       channel.most_blocks());
+  // A world of 3 runs what is compiled for 4: a few registers more, and half the kernels to compile.
+  const void* kernel = reinterpret_cast<const void*>(&all_reduce_kernel<A, max_window_ranks, Reduction>);
+  if constexpr (A != Algorithm::hybrid_cube_mesh) {
+    if (ranks <= 4) kernel = reinterpret_cast<const void*>(&all_reduce_kernel<A, 4, Reduction>);
+    if (ranks <= 2) kernel = reinterpret_cast<const void*>(&all_reduce_kernel<A, 2, Reduction>);
+  }
+  channel.enqueue(kernel, shape, has_watch<A> ? watch_threads : 0, stream, meta, call);
+}
+
+}  // namespace detail
+
+/// Enqueues an all-reduce of GPU ranks on the stream. Found by the communicator through its argument.
+template <AlgorithmSet Set, class Reduction>
+std::optional<Failure> launch_all_reduce(CudaChannel& channel, Candidates<Set>, Algorithm algorithm,
+                                         const AllReduceCall<Reduction>& call, const CallRecord& record,
+                                         const EnqueueOptions& options) {
+  const DeviceCall meta = channel.describe(record, options.timeout);
+  if (algorithm == Algorithm::none) algorithm = Algorithm::two_shot;  // a set with either has both
+  const auto if_it_is = [&]<Algorithm A>() {
+    if constexpr (Set.contains(A) || (A == Algorithm::two_shot && Set.contains(Algorithm::none))) {
+      if (algorithm == A) detail::enqueue_all_reduce<A>(channel, call, meta, options.stream);
+    }
+  };
+  if_it_is.template operator()<Algorithm::one_shot>();
+  if_it_is.template operator()<Algorithm::one_shot_packet>();
+  if_it_is.template operator()<Algorithm::two_shot>();
+  if_it_is.template operator()<Algorithm::two_shot_packet>();
+  if_it_is.template operator()<Algorithm::two_shot_push>();
+  if_it_is.template operator()<Algorithm::hybrid_cube_mesh>();
+  return std::nullopt;
+}
+
+/// The same for a barrier, of all ranks or of those that the record names.
+inline std::optional<Failure> launch_barrier(CudaChannel& channel, const CallRecord& record,
+                                             const EnqueueOptions& options) {
+  channel.enqueue(reinterpret_cast<const void*>(&barrier_kernel<max_window_ranks>), {1, 32}, 0, options.stream,
+                  channel.describe(record, options.timeout));
+  return std::nullopt;
+}
+
+}  // namespace ALLFOLD_ARCH_NAMESPACE
+
+}  // namespace allfold

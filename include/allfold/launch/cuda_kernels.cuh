@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <allfold/algo/symmetric/all_reduce.hpp>
+#include <allfold/algo/symmetric/barrier.hpp>
+#include <allfold/base/cuda_arch.cuh>
+#include <allfold/exec/cuda_lane.cuh>
+#include <allfold/launch/cuda_shape.hpp>
+#include <allfold/memory/device_channel.hpp>
+
+namespace allfold {
+
+/// Threads of a block besides its lanes.
+inline constexpr int watch_threads = 32;
+
+inline namespace ALLFOLD_ARCH_NAMESPACE {
+
+static_assert(executor<CudaLane<2>>);
+
+/// What every kernel of the library begins with: waits for the grids before it, and tells the block's last epoch.
+inline __device__ std::uint32_t enter_call(const DeviceChannelView& view) {
+  ptx::wait_for_grids_before();
+  BlockState* const state = view.state(static_cast<int>(blockIdx.x));
+  const std::uint32_t epoch = state->epoch;
+  if (blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
+  __syncthreads();  // all have read the epoch before the first lane to end writes it
+  ptx::let_next_grid_launch();
+  return epoch;
+}
+
+/// And what it ends with, after a sync of its lanes.
+inline __device__ void leave_call(const DeviceChannelView& view, std::uint32_t epoch) {
+  if (threadIdx.x == 0) view.state(static_cast<int>(blockIdx.x))->epoch = epoch;
+}
+
+/// What the watch of a block does beside packets: tells the peers' blocks that this one is in the call, which call it
+/// is, and waits for theirs. So ranks that call different things get an error, and a call that has ended here has begun
+/// everywhere, which is what lets two sets of packets suffice.
+inline __device__ void watch_call(const DeviceChannelView& view, const DeviceCall& call, std::uint32_t last_epoch) {
+  const int peer = static_cast<int>(threadIdx.x % watch_threads);
+  if (peer >= view.layout.world_size || peer == view.rank) return;
+  const int block = static_cast<int>(blockIdx.x);
+  const std::uint64_t word = make_signal(last_epoch + 1, call.tag);
+  ptx::store_relaxed(view.signal(peer, block, Leg::start, view.rank), word);
+  CudaWait(view, call, block, last_epoch + 1).until(view.signal(view.rank, block, Leg::start, peer), word, peer);
+}
+
+template <Algorithm A>
+inline constexpr bool has_watch = A == Algorithm::one_shot_packet || A == Algorithm::two_shot_packet;
+
+template <Algorithm A, int Most, class Reduction>
+ALLFOLD_KERNEL void __launch_bounds__(most_lanes + watch_threads, 1)
+    all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
+                      const __grid_constant__ AllReduceCall<Reduction> call) {
+  const std::uint32_t epoch = enter_call(view);
+  const int lanes = static_cast<int>(blockDim.x) - (has_watch<A> ? watch_threads : 0);
+  if (has_watch<A> && static_cast<int>(threadIdx.x) >= lanes) {
+    watch_call(view, meta, epoch);
+    return;
+  }
+  CudaLane<Most> e(view, meta, lanes, epoch);
+  if (all_reduce(e, Candidates<AlgorithmSet::of(A)>{}, A, call)) leave_call(view, e.epoch());
+}
+
+/// One block. A barrier of a group leaves the epochs of the channel alone.
+template <int Most>
+ALLFOLD_KERNEL void barrier_kernel(const __grid_constant__ DeviceChannelView view,
+                                   const __grid_constant__ DeviceCall meta) {
+  const std::uint32_t epoch = enter_call(view);
+  CudaLane<Most> e(view, meta, static_cast<int>(blockDim.x), epoch);
+  if (meta.record.operation != Operation::group_barrier) {
+    if (barrier(e)) leave_call(view, e.epoch());
+  } else if (group_barrier(e, meta.record.group)) {
+    const auto peer = static_cast<int>(threadIdx.x);
+    if (peer < view.layout.world_size && has_rank(meta.record.group, peer)) ++view.group_epochs()[peer];
+  }
+}
+
+/// Writes a word into every rank's memory through every link.
+template <int Most>
+ALLFOLD_KERNEL void write_verify_words_kernel(const __grid_constant__ Buffer words, int rank, int world_size) {
+  const auto peer = static_cast<int>(threadIdx.x);
+  if (peer >= world_size) return;
+  ptx::store_release(static_cast<std::uint64_t*>(words.at[peer]) + rank,
+                     0x616c6c666f6c6400U + static_cast<std::uint64_t>(rank * Most + peer));
+}
+
+/// Reads what every rank wrote into every rank's memory; the first pair (from * Most + to) that is wrong
+/// goes to `*wrong`, which was -1.
+template <int Most>
+ALLFOLD_KERNEL void read_verify_words_kernel(const __grid_constant__ Buffer words, int world_size, int* wrong) {
+  const auto to = static_cast<int>(threadIdx.x) / Most;
+  const auto from = static_cast<int>(threadIdx.x) % Most;
+  if (to >= world_size || from >= world_size) return;
+  const std::uint64_t pair = static_cast<std::uint64_t>(from * Most + to);
+  const std::uint64_t word = ptx::load_acquire(static_cast<std::uint64_t*>(words.at[to]) + from);
+  if (word != 0x616c6c666f6c6400U + pair) atomicCAS(wrong, -1, static_cast<int>(pair));
+}
+
+}  // namespace ALLFOLD_ARCH_NAMESPACE
+
+}  // namespace allfold

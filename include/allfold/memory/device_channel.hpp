@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <allfold/base/config.hpp>
+#include <allfold/memory/call_record.hpp>
+#include <allfold/memory/channel.hpp>
+#include <allfold/memory/signal.hpp>
+#include <allfold/memory/window.hpp>
+
+namespace allfold {
+
+/// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
+/// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
+struct alignas(32) BlockState {
+  std::uint32_t epoch;  ///< of its last round
+  std::uint32_t calls;  ///< of the channel; block 0 counts, for it takes part in every call
+};
+
+/// One packet of GPU ranks: data and its flag in what one store writes at once, and one load reads at once.
+struct alignas(16) DevicePacket {
+  static constexpr std::size_t payload_bytes = 12;
+  static constexpr std::size_t largest_element = 96;
+
+  std::uint32_t data[3];
+  std::uint32_t flag;  ///< the epoch it belongs to
+};
+
+/// Where things lie in one rank's part of a channel's memory on the GPU. The same on every rank.
+struct DeviceLayout {
+  int world_size = 1;
+  int blocks = 1;
+  int packets = 0;  ///< of one block, parity, stage and source
+  std::size_t groups_offset = 0;
+  std::size_t pads_offset = 0;
+  std::size_t packets_offset = 0;
+  std::size_t staging_offset = 0;
+  std::size_t staging_bytes = 0;
+  std::size_t inbox_offset = 0;
+  std::size_t inbox_slot_bytes = 0;
+  std::size_t bytes = 0;  ///< of the whole part
+
+  static DeviceLayout of(int world_size, int blocks, int packets, std::size_t staging_bytes,
+                         std::size_t inbox_slot_bytes) noexcept {
+    DeviceLayout layout{.world_size = world_size,
+                        .blocks = blocks,
+                        .packets = packets,
+                        .staging_bytes = staging_bytes,
+                        .inbox_slot_bytes = inbox_slot_bytes};
+    const auto n = static_cast<std::size_t>(blocks);
+    const auto ranks = static_cast<std::size_t>(world_size);
+    layout.groups_offset = sizeof(BlockState) * n;
+    layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
+    layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
+    layout.staging_offset = line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks *
+                                                                static_cast<std::size_t>(packets));
+    layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
+    layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
+    return layout;
+  }
+
+ private:
+  static constexpr std::size_t line_up(std::size_t n) noexcept { return (n + 511) & ~std::size_t{511}; }
+};
+
+/// One rank's view of a channel: every rank's pads, packets, staging memory and inboxes. Trivially copyable: it is
+/// passed to kernels by value.
+struct DeviceChannelView {
+  DeviceLayout layout;
+  int rank = 0;
+  char* part[max_window_ranks] = {};    ///< [rank] where this rank's GPU sees that rank's part
+  std::uint64_t* abort = nullptr;       ///< 0, or the packed Failure that ended the communicator; on rank 0's GPU
+  std::uint64_t* host_abort = nullptr;  ///< the same in memory of the host, for the host
+  PublishedCall* report = nullptr;      ///< in memory of the host: the call in which this rank met the failure
+
+  ALLFOLD_HD BlockState* state(int block) const noexcept {
+    return reinterpret_cast<BlockState*>(part[rank]) + block;
+  }
+
+  /// [peer] how many barriers of groups this rank has had with that peer.
+  ALLFOLD_HD std::uint32_t* group_epochs() const noexcept {
+    return reinterpret_cast<std::uint32_t*>(part[rank] + layout.groups_offset);
+  }
+
+  /// The word in `to`'s pad that `from` writes.
+  ALLFOLD_HD std::uint64_t* signal(int to, int block, Leg leg, int from) const noexcept {
+    return reinterpret_cast<std::uint64_t*>(part[to] + layout.pads_offset) +
+           (block * leg_count + static_cast<int>(leg)) * layout.world_size + from;
+  }
+
+  /// The packets that `from` sends to `to`. Epochs take turns between two sets: who sends in epoch e + 2 has seen the
+  /// peer enter e + 1, hence leave e.
+  ALLFOLD_HD DevicePacket* packets(int to, int block, std::uint32_t epoch, Stage stage, int from) const noexcept {
+    const int set = (block * 2 + static_cast<int>(epoch & 1U)) * stage_count + static_cast<int>(stage);
+    return reinterpret_cast<DevicePacket*>(part[to] + layout.packets_offset) +
+           static_cast<std::size_t>(set * layout.world_size + from) * static_cast<std::size_t>(layout.packets);
+  }
+
+  /// Staging memory as a buffer that begins `offset` bytes into every rank's.
+  ALLFOLD_HD Buffer staging_buffer(std::size_t offset) const noexcept {
+    Buffer buffer;
+    for (int r = 0; r < layout.world_size; ++r) buffer.at[r] = part[r] + layout.staging_offset + offset;
+    buffer.reach = Reach::mapped;
+    return buffer;
+  }
+
+  ALLFOLD_HD void* inbox(int of, int block, int slot) const noexcept {
+    const auto index = static_cast<std::size_t>(block * 2 * push_slots * layout.world_size + slot);
+    return part[of] + layout.inbox_offset + index * layout.inbox_slot_bytes;
+  }
+};
+
+/// One call, as its kernel sees it.
+struct DeviceCall {
+  CallRecord record;
+  std::uint64_t timeout_ns = 0;
+  std::uint32_t tag = 0;
+  std::uint8_t channel = 0;
+};
+
+}  // namespace allfold

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <unistd.h>
+
+#include <cuda_runtime_api.h>
+
+#include <allfold/base/cuda_check.cuh>
+#include <allfold/base/variables.hpp>
+#include <allfold/launch/cuda_channel.cuh>
+#include <allfold/memory/control_block.hpp>
+#include <allfold/memory/descriptor_exchange.hpp>
+#include <allfold/memory/device_memory.cuh>
+#include <allfold/memory/host_identity.hpp>
+#include <allfold/memory/registry.hpp>
+#include <allfold/memory/shared_parts.hpp>
+#include <allfold/policy/transport.hpp>
+
+namespace allfold {
+
+inline namespace ALLFOLD_ARCH_NAMESPACE {
+
+/// One symmetric allocation of GPU ranks. Peers keep what they map, whoever lets go first.
+class NvlinkAllocation {
+ public:
+  using Registry = RangeRegistry<NvlinkAllocation>;
+
+  NvlinkAllocation(const Where& where, DeviceParts parts, const Window& window, int rank, int device,
+                   std::shared_ptr<Registry> registry)
+      : parts_(std::move(parts)),
+        registry_(std::move(registry)),
+        window_(window),
+        data_(window.at[rank]),
+        device_(device) {
+    registry_->insert(where, data_, window_.bytes, *this);
+  }
+  NvlinkAllocation(const NvlinkAllocation&) = delete;
+  NvlinkAllocation& operator=(const NvlinkAllocation&) = delete;
+  /// Waits for the device, as cudaFree does: a kernel may still use the memory.
+  ~NvlinkAllocation() {
+    registry_->erase(data_);
+    const DeviceGuard guard(device_);
+    static_cast<void>(cudaDeviceSynchronize());
+  }
+
+  void* data() const noexcept { return data_; }
+  /// Every rank's part, at the addresses by which this rank's GPU reaches it.
+  const Window& window() const noexcept { return window_; }
+
+ private:
+  DeviceParts parts_;
+  std::shared_ptr<Registry> registry_;
+  Window window_;
+  void* data_;
+  int device_;
+};
+
+/// Moves bytes between GPUs of one host through memory that all of them map: loads and stores over NVLink, or over PCIe
+/// where that has peer access. A rank's GPU is the device that is current when the communicator is created; ranks are
+/// processes, or threads of one. Calls are enqueued on CallOptions::stream and may be captured in graphs; a call that
+/// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
+///
+/// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once.
+class NvlinkTransport {
+ public:
+  using policy_category = transport_tag;
+  using channel_type = CudaChannel;
+  using allocation_type = std::shared_ptr<NvlinkAllocation>;
+
+  static constexpr std::string_view name = "nvlink";
+  static constexpr int max_world_size = max_window_ranks;
+  static constexpr bool device = true;
+  static constexpr std::size_t largest_packet_element = DevicePacket::largest_element;
+
+  Identity identity() const {
+    Identity identity = host_identity();
+    int current = -1;
+    check_cuda("create", cudaGetDevice(&current),
+               {"no GPU; expected one that CUDA can use; see nvidia-smi, or use ShmTransport for CPU ranks"});
+    cudaDeviceProp properties = {};
+    check_cuda("create", cudaGetDeviceProperties(&properties, current), {"device ", current, " cannot be asked"});
+    identity.device = current;
+    static_assert(sizeof properties.uuid.bytes == sizeof identity.device_id);
+    std::memcpy(identity.device_id, properties.uuid.bytes, sizeof identity.device_id);
+    return identity;
+  }
+
+  std::string refusal(std::span<const Identity> ranks) const {
+    if (ranks.size() < 2) {
+      return "NvlinkTransport joins 2 to 8 GPUs and this world has 1 rank; expected one rank for each GPU";
+    }
+    const bool share = boolean_variable("ALLFOLD_SHARE_DEVICE").value_or(false);
+    for (std::size_t r = 1; r < ranks.size(); ++r) {
+      if (!ranks[r].same_host(ranks[0])) {
+        return concat({"rank 0 (on ", ranks[0].host_name, ") and rank ", r, " (on ", ranks[r].host_name,
+                       ") run on different hosts, or in different namespaces of one; NvlinkTransport serves the GPUs ",
+                       "of one host; try a transport that crosses hosts"});
+      }
+      for (std::size_t other = 0; other < r && !share; ++other) {
+        if (std::memcmp(ranks[r].device_id, ranks[other].device_id, sizeof ranks[r].device_id) != 0) continue;
+        return concat({"ranks ", other, " and ", r, " are on the same GPU (devices ", ranks[other].device, " and ",
+                       ranks[r].device, " of their processes); expected a GPU for each rank; call cudaSetDevice(local ",
+                       "rank) before create, or set ALLFOLD_SHARE_DEVICE=1 for tests"});
+      }
+    }
+    return {};
+  }
+
+  ALLFOLD_COLD void connect(Meeting& meeting, std::span<const Identity> ranks, const Options& options) {
+    auto state = std::make_unique<State>();
+    state->rank = meeting.rank();
+    state->world_size = meeting.world_size();
+    state->device = ranks[static_cast<std::size_t>(state->rank)].device;
+    state->driver = CudaDriver::load(meeting.where());
+    state->exchange.emplace(meeting.where());
+    state->addresses = meeting.all_gather("exchange addresses", state->exchange->address());
+    check_cuda(meeting.where(), cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
+               {"no stream for the communicator's own meetings"});
+    share_control(meeting, *state, ranks, options);
+
+    const int blocks = agree_on_blocks(meeting, *state, ranks, options);
+    const DeviceLayout layout =
+        DeviceLayout::of(state->world_size, blocks, packets, line_up(options.buffer_bytes), inbox_slot_bytes);
+    const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
+    state->parts = share_device_memory(meeting, state->driver, state->device, *state->exchange, state->addresses,
+                                       control_serial, bytes);
+    verify(meeting, *state);
+
+    // What is launched early waits on SMs of its own for the call before it.
+    const bool overlaps = state->shared_by == 1;
+    for (int c = 0; c < options.channels; ++c) {
+      DeviceChannelView view{.layout = layout, .rank = state->rank};
+      PublishedCall* reports[max_window_ranks] = {};
+      for (int r = 0; r < state->world_size; ++r) {
+        view.part[r] = static_cast<char*>(state->parts.part[r]->data()) + device_control_bytes +
+                       layout.bytes * static_cast<std::size_t>(c);
+        reports[r] = report_of(state->control.part[r]->data(), c);
+      }
+      view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
+      view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
+      view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
+      state->channels.push_back(
+          std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, overlaps));
+    }
+    state_ = std::move(state);
+  }
+
+  ALLFOLD_COLD allocation_type allocate(Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
+    const DeviceGuard guard(state_->device);
+    DeviceParts parts = share_device_memory(meeting, state_->driver, state_->device, *state_->exchange,
+                                            state_->addresses, serial, bytes);
+    const Window window = parts.window(bytes, serial, state_->world_size);
+    return std::make_shared<NvlinkAllocation>(meeting.where(), std::move(parts), window, state_->rank, state_->device,
+                                              state_->registry);
+  }
+
+  struct Located {
+    const Window* window = nullptr;
+    std::size_t offset = 0;
+  };
+  Located find(const void* pointer, std::size_t bytes) const noexcept {
+    const auto hit = state_->registry->find(pointer, bytes);
+    return hit ? Located{&hit.entry->window(), hit.offset_bytes} : Located{};
+  }
+
+  /// A barrier of the GPUs, for which the host waits.
+  ALLFOLD_COLD std::optional<Failure> meet(const CallRecord& record, Duration timeout) {
+    const DeviceGuard guard(state_->device);
+    const Where where("create", state_->rank, state_->world_size);
+    launch_barrier(channel(0), record, {.timeout = timeout, .stream = state_->stream});
+    check_cuda(where, cudaStreamSynchronize(state_->stream), {"the GPUs could not meet"});
+    return failure();
+  }
+
+  std::size_t staging_bytes() const noexcept { return state_->channels.front()->view().layout.staging_bytes; }
+  CudaChannel& channel(int index) noexcept { return *state_->channels[static_cast<std::size_t>(index)]; }
+
+  std::optional<Failure> failure() const noexcept {
+    const std::uint64_t word = load_acquire(&state_->control_block()->abort);
+    return word == 0 ? std::nullopt : std::optional(Failure::unpack(word));
+  }
+
+  void leave() noexcept {
+    // A forked child has the object, and shares the memory, but it is not the rank.
+    if (state_ && state_->process == ::getpid()) fetch_or(&state_->control_block()->departed, only_rank(state_->rank));
+  }
+
+ private:
+  /// Of one block, parity, stage and source.
+  static constexpr int packets = 1024;
+  static constexpr std::size_t inbox_slot_bytes = std::size_t{16} << 10;
+  static constexpr std::size_t host_control_bytes = 4096;
+  static constexpr std::size_t device_control_bytes = 512;
+  /// Of the exchange of control memory; allocations count from 1.
+  static constexpr std::uint32_t control_serial = ~std::uint32_t{0};
+  static_assert(sizeof(ControlBlock) <= host_control_bytes);
+
+  struct State {
+    State() = default;
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State() {
+      if (process != ::getpid()) {  // a forked child cannot use CUDA, nor free what is its parent's
+        for (auto& part : parts.part) static_cast<void>(part.release());
+        return;
+      }
+      const DeviceGuard guard(device);
+      static_cast<void>(cudaDeviceSynchronize());  // kernels of ours end by themselves
+      for (void* memory : registered) static_cast<void>(cudaHostUnregister(memory));
+      if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
+    }
+
+    ControlBlock* control_block() const noexcept { return static_cast<ControlBlock*>(control.part[0]->data()); }
+
+    int process = ::getpid();
+    int rank = 0;
+    int world_size = 1;
+    int device = 0;
+    int shared_by = 1;  ///< the most ranks that any GPU has
+    CudaDriver driver;
+    std::optional<DescriptorExchange> exchange;
+    std::vector<ExchangeAddress> addresses;
+    SharedParts control;  ///< memory of the host: the control block in rank 0's part, and each rank's reports
+    std::vector<void*> registered;
+    cudaStream_t stream = nullptr;  ///< for meetings of the communicator itself
+    DeviceParts parts;
+    std::shared_ptr<NvlinkAllocation::Registry> registry = std::make_shared<NvlinkAllocation::Registry>();
+    std::vector<std::unique_ptr<CudaChannel>> channels;
+  };
+
+  static constexpr std::size_t line_up(std::size_t n) noexcept { return (n + 511) & ~std::size_t{511}; }
+
+  static PublishedCall* report_of(void* part, int channel) noexcept {
+    return reinterpret_cast<PublishedCall*>(static_cast<char*>(part) + host_control_bytes) + channel;
+  }
+
+  /// Where the GPU sees memory of the host that was registered.
+  template <class T>
+  static T* on_device(const Where& where, void* memory) {
+    void* seen = nullptr;
+    check_cuda(where, cudaHostGetDevicePointer(&seen, memory, 0), {"the GPU does not see memory of the host"});
+    return static_cast<T*>(seen);
+  }
+
+  /// Memory of the host that all ranks and their GPUs reach.
+  ALLFOLD_COLD static void share_control(Meeting& meeting, State& state, std::span<const Identity> ranks,
+                                         const Options& options) {
+    const bool same_process =
+        std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
+    const std::size_t bytes = host_control_bytes + sizeof(PublishedCall) * static_cast<std::size_t>(options.channels);
+    state.control = same_process
+                        ? share_among_threads(meeting, bytes)
+                        : share_among_processes(meeting, *state.exchange, state.addresses, 0, bytes);
+    // Of threads, each registers its own part for all of them. Of processes, each registers what it uses of its own
+    // mappings.
+    for (int r = 0; r < state.world_size; ++r) {
+      if (r != state.rank && (same_process || r != 0)) continue;
+      void* const part = state.control.part[r]->data();
+      check_cuda(meeting.where(),
+                 cudaHostRegister(part, state.control.part[r]->size(), cudaHostRegisterPortable | cudaHostRegisterMapped),
+                 {"memory of the host could not be shown to the GPU"});
+      state.registered.push_back(part);
+    }
+    meeting.barrier("control memory is shared");
+  }
+
+  /// How many blocks a call may have, so that those of all channels fit every GPU at once.
+  ALLFOLD_COLD static int agree_on_blocks(Meeting& meeting, State& state, std::span<const Identity> ranks,
+                                          const Options& options) {
+    for (const Identity& a : ranks) {
+      const auto same = [&](const Identity& b) { return std::memcmp(a.device_id, b.device_id, 16) == 0; };
+      state.shared_by = std::max(state.shared_by, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), same)));
+    }
+    int processors = 0;
+    check_cuda(meeting.where(), cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, state.device),
+               {"device ", state.device, " cannot be asked"});
+    const std::vector<int> all = meeting.all_gather("multiprocessors", processors);
+    const int fit = *std::min_element(all.begin(), all.end()) / (options.channels * state.shared_by);
+    if (fit < 1) {
+      throw UsageError(meeting.where(), {options.channels, " channels do not fit a GPU at once; expected at most ",
+                                         processors / state.shared_by, "; try a smaller Options::channels"});
+    }
+    return options.blocks > 0 ? std::min(options.blocks, fit) : fit;
+  }
+
+  /// Every GPU writes a word into every GPU's memory, and reads what all of them wrote into all.
+  ALLFOLD_COLD static void verify(Meeting& meeting, State& state) {
+    const Where where = meeting.where();
+    Buffer words;
+    for (int r = 0; r < state.world_size; ++r) {
+      words.at[r] = static_cast<char*>(state.parts.part[r]->data()) + verify_offset;
+    }
+    // Kernels report to memory of the host: a copy would not show that a kernel's accesses arrive.
+    int* const wrong = reinterpret_cast<int*>(
+        &static_cast<ControlBlock*>(state.control.part[state.rank]->data())->verify[state.rank]);
+    int* const wrong_on_device = reinterpret_cast<int*>(
+        &on_device<ControlBlock>(where, state.control.part[state.rank]->data())->verify[state.rank]);
+    *wrong = -1;
+    write_verify_words_kernel<max_window_ranks><<<1, 32, 0, state.stream>>>(words, state.rank, state.world_size);
+    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
+    check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be written"});
+    meeting.barrier("verify device memory");
+    read_verify_words_kernel<max_window_ranks>
+        <<<1, max_window_ranks * max_window_ranks, 0, state.stream>>>(words, state.world_size, wrong_on_device);
+    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
+    check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be read"});
+    const int pair = __atomic_load_n(wrong, __ATOMIC_ACQUIRE);
+    if (pair < 0) return;
+    throw PeerError(where, pair / max_window_ranks,
+                    {"what the GPU of rank ", pair / max_window_ranks, " wrote into memory of rank ",
+                     pair % max_window_ranks, " did not arrive; expected GPUs with peer access; see nvidia-smi topo -p2p w"});
+  }
+  static constexpr std::size_t verify_offset = 64;
+
+  std::unique_ptr<State> state_;
+};
+static_assert(transport_policy<NvlinkTransport>);
+
+}  // namespace ALLFOLD_ARCH_NAMESPACE
+
+}  // namespace allfold
