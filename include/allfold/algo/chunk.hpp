@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include <allfold/base/config.hpp>
 
@@ -19,18 +20,43 @@ struct Range {
   }
 };
 
+namespace detail {
+
+template <class Word>
+ALLFOLD_HD constexpr Range part_in_words(Range whole, Word parts, Word index, Word grain) noexcept {
+  const Word size = static_cast<Word>(whole.size());
+  const Word grains = (size + grain - 1) / grain;
+  const Word each = grains / parts;
+  const Word longer = grains - each * parts;
+  const Word first = index * each + (index < longer ? index : longer);
+  const Word last = first + each + (index < longer ? 1 : 0);
+  const auto at = [&](Word g) { return g < grains ? whole.begin + g * grain : whole.end; };
+  return {at(first), at(last)};
+}
+
+}  // namespace detail
+
 /// Part `index` of `parts` nearly equal ones, which begin at multiples of `grain` elements after the range's begin
 /// (the tail may be short, or empty). Every rank computes the same parts.
 ALLFOLD_HD constexpr Range part_of(Range whole, int parts, int index, std::size_t grain) noexcept {
-  const std::size_t grains = (whole.size() + grain - 1) / grain;
-  const std::size_t n = static_cast<std::size_t>(parts);
-  const std::size_t i = static_cast<std::size_t>(index);
-  const std::size_t each = grains / n;
-  const std::size_t longer = grains % n;
-  const std::size_t first = i * each + (i < longer ? i : longer);
-  const std::size_t last = first + each + (i < longer ? 1 : 0);
-  const auto at = [&](std::size_t g) { return g * grain < whole.size() ? whole.begin + g * grain : whole.end; };
-  return {at(first), at(last)};
+  // Most ranges fit 32 bits, and GPUs divide those several times as fast.
+  if (whole.size() < (std::size_t{1} << 31) && grain < (std::size_t{1} << 31)) {
+    return detail::part_in_words<std::uint32_t>(whole, static_cast<std::uint32_t>(parts),
+                                                static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(grain));
+  }
+  return detail::part_in_words<std::size_t>(whole, static_cast<std::size_t>(parts), static_cast<std::size_t>(index),
+                                            grain);
+}
+
+/// The length of each of `parts` shares that together hold `n` elements: a multiple of `grain`. The last shares may be
+/// cut short, or empty.
+ALLFOLD_HD constexpr std::size_t share_of(std::size_t n, int parts, std::size_t grain) noexcept {
+  const std::size_t unit = static_cast<std::size_t>(parts) * grain;
+  if (n < (std::size_t{1} << 31) && unit < (std::size_t{1} << 31)) {
+    const auto words = static_cast<std::uint32_t>(unit);
+    return (static_cast<std::uint32_t>(n) + words - 1) / words * grain;
+  }
+  return (n + unit - 1) / unit * grain;
 }
 
 /// How many elements of T a part is a multiple of, so that ranks and blocks share no cache line, where sizeof(T)

@@ -6,20 +6,14 @@
 
 #include <allfold/base/cuda_arch.cuh>
 #include <allfold/exec/cuda_ptx.cuh>
+#include <allfold/exec/cuda_words.cuh>
 
 namespace allfold {
 
 /// 16 bytes as elements.
 template <class T>
-struct alignas(16) Vector {
+struct alignas(16) Vector : PackedWords<T, 4> {
   static constexpr int elems = 16 / static_cast<int>(sizeof(T));
-  struct Bytes {
-    unsigned char byte[sizeof(T)];
-  };
-  Bytes raw[elems];
-
-  ALLFOLD_DEVICE T at(int i) const { return __builtin_bit_cast(T, raw[i]); }
-  ALLFOLD_DEVICE void set(int i, const T& x) { raw[i] = __builtin_bit_cast(Bytes, x); }
 };
 
 ALLFOLD_DEVICE bool is_vector_aligned(const void* pointer) {
@@ -67,13 +61,13 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
   const std::size_t vectors = n / Source::elems;
   const auto stride = static_cast<std::size_t>(lanes);
   for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
-    uint4 raw[in_flight][Most];
+    Source raw[in_flight][Most];
 #pragma unroll
     for (int v = 0; v < in_flight; ++v) {
       const std::size_t i = at + static_cast<std::size_t>(v) * stride;
 #pragma unroll
       for (int s = 0; s < Most; ++s) {
-        if (s < plan.sources && i < vectors) raw[v][s] = ptx::load_once(plan.from[s] + i * Source::elems);
+        if (s < plan.sources && i < vectors) ptx::load_once(plan.from[s] + i * Source::elems, raw[v][s].word);
       }
     }
 #pragma unroll
@@ -81,18 +75,19 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
       const std::size_t i = at + static_cast<std::size_t>(v) * stride;
       if (i >= vectors) break;
       Result result;
+      result.clear();
 #pragma unroll
       for (int e = 0; e < Source::elems; ++e) {
-        auto sum = fold.first(__builtin_bit_cast(Source, raw[v][0]).at(e));
+        auto sum = fold.first(raw[v][0].at(e));
 #pragma unroll
         for (int s = 1; s < Most; ++s) {
-          if (s < plan.sources) sum = fold.next(sum, __builtin_bit_cast(Source, raw[v][s]).at(e));
+          if (s < plan.sources) sum = fold.next(sum, raw[v][s].at(e));
         }
         result.set(e, fold.last(sum));
       }
 #pragma unroll
       for (int t = 0; t < Most; ++t) {
-        if (t < plan.targets) ptx::store(plan.to[t] + i * Result::elems, __builtin_bit_cast(uint4, result));
+        if (t < plan.targets) ptx::store(plan.to[t] + i * Result::elems, result.word);
       }
     }
   }
@@ -128,11 +123,11 @@ inline __device__ void copy_block(void* to, const void* from, std::size_t bytes,
     constexpr int in_flight = 4;
     const std::size_t vectors = bytes / 16;
     for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
-      uint4 raw[in_flight];
+      std::uint32_t raw[in_flight][4];
 #pragma unroll
       for (int v = 0; v < in_flight; ++v) {
         const std::size_t i = at + static_cast<std::size_t>(v) * stride;
-        if (i < vectors) raw[v] = ptx::load_once(source + i * 16);
+        if (i < vectors) ptx::load_once(source + i * 16, raw[v]);
       }
 #pragma unroll
       for (int v = 0; v < in_flight; ++v) {

@@ -15,9 +15,15 @@
 namespace allfold {
 
 /// The executor of GPU ranks: one thread of a kernel is one lane. See algo/executor.hpp for what each member promises.
-/// Most: the world has no more ranks, so that what a lane holds of each rank stays in registers.
-template <int Most>
+/// World: how many ranks there are, where that is known as the kernel is compiled; else 0. What a lane holds of each
+/// rank stays in registers.
+///
+/// Brief: a lane has at most one unit of packets in a call, of whole words. A kernel for nothing else is a third as long,
+/// and a small call spends most of its time on fetching instructions: docs/decisions/0007-device-constants.md.
+template <int World, bool Brief = false>
 class CudaLane {
+  static constexpr int Most = World != 0 ? World : max_window_ranks;
+
  public:
   /// `lanes`: of the block, a multiple of 32; its threads after them are no lanes.
   ALLFOLD_DEVICE CudaLane(const DeviceChannelView& view, const DeviceCall& call, int lanes, std::uint32_t last_epoch)
@@ -28,7 +34,7 @@ class CudaLane {
         epoch_(last_epoch) {}
 
   ALLFOLD_DEVICE int rank() const { return view_.rank; }
-  ALLFOLD_DEVICE int world_size() const { return view_.layout.world_size; }
+  ALLFOLD_DEVICE int world_size() const { return World != 0 ? World : view_.layout.world_size; }
   ALLFOLD_DEVICE int block() const { return static_cast<int>(blockIdx.x); }
   ALLFOLD_DEVICE int blocks() const { return static_cast<int>(gridDim.x); }
   ALLFOLD_DEVICE int lane() const { return static_cast<int>(threadIdx.x); }
@@ -83,88 +89,106 @@ class CudaLane {
   template <class T>
   ALLFOLD_DEVICE void plan_packets(std::size_t, int parts) {
     using Unit = PacketUnit<T>;
+    constexpr int room = DeviceLayout::packets / Unit::packets;
+    constexpr int passes = room > most_threads ? room / most_threads : 1;
     packet_elems_ = Unit::elems;
-    const int room = view_.layout.packets / Unit::packets;
     packet_lanes_ = lanes_ < room ? lanes_ : room;
-    const int units = room / packet_lanes_ * packet_lanes_;  // of one block and range
-    packet_round_ = static_cast<std::size_t>(units) * static_cast<std::size_t>(blocks() * parts) * Unit::elems;
+    packet_round_ = static_cast<std::size_t>(packet_lanes_ * blocks() * parts * passes) * Unit::elems;
+  }
+  template <class T>
+  ALLFOLD_DEVICE void plan_brief() {
+    packet_elems_ = PacketUnit<T>::elems;
   }
   ALLFOLD_DEVICE std::size_t packet_elems() const { return packet_elems_; }
   ALLFOLD_DEVICE std::size_t packet_round() const { return packet_round_; }
 
+  // A rank sends packets to itself too: then all operands are read alike, in the order of ranks.
+
   template <class T>
   ALLFOLD_DEVICE void post(const T* data, Range range) {
-    for_my_units<T>(range.size(), [&](std::size_t slot, std::size_t begin, int n) {
+    for_my_units<T>(range.size(), [&](unsigned slot, unsigned begin, int n) {
       PacketUnit<T> unit;
-      unit.load(data + range.begin + begin, n);
-      send_to_peers(Stage::inputs, slot, unit);
+      load(unit, data + range.begin + begin, n);
+      send_to_all(Stage::inputs, slot, unit);
       return true;
     });
   }
 
   template <class T, class ShardOf>
   ALLFOLD_DEVICE void scatter(const T* data, ShardOf&& shard_of) {
-    Range shard[Most];
-#pragma unroll
-    for (int i = 1; i < Most; ++i) shard[i] = i < world_size() ? shard_of(nth_rank(i)) : Range{};
-    for_my_units<T>(longest(shard), [&](std::size_t slot, std::size_t begin, int) {
+    const Shards<ShardOf> shard(*this, shard_of);
+    for_my_units<T>(shard.longest, [&](unsigned slot, unsigned begin, int) {
       PacketUnit<T> unit[Most];
 #pragma unroll
-      for (int i = 1; i < Most; ++i) {
-        if (begin < shard[i].size()) unit[i].load(data + shard[i].begin + begin, unit_elems<T>(shard[i], begin));
+      for (int r = 0; r < Most; ++r) {
+        if (begin < shard.size[r]) load(unit[r], data + shard.begin[r] + begin, unit_elems<T>(shard.size[r], begin));
       }
+      const std::size_t offset = packets_offset(Stage::inputs, rank(), slot);
 #pragma unroll
-      for (int i = 1; i < Most; ++i) {
-        if (begin >= shard[i].size()) continue;
-        unit[i].send(view_.packets(nth_rank(i), block(), epoch_, Stage::inputs, rank()) + slot, epoch_);
+      for (int r = 0; r < Most; ++r) {
+        if (begin < shard.size[r]) unit[r].send(packets_at(r, offset), epoch_);
       }
       return true;
     });
   }
 
   template <class Fold, class T>
-  ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool post_result) {
-    return for_my_units<T>(range.size(), [&](std::size_t slot, std::size_t begin, int n) {
+  ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T*, Range range, T* out, bool post_result) {
+    return for_my_units<T>(range.size(), [&](unsigned slot, unsigned begin, int n) {
       PacketUnit<T> unit[Most];
-      PacketUnit<T> own;
-      own.load(in + range.begin + begin, n);
-      if (!receive_all(Stage::inputs, slot, unit, [&](int) { return true; })) return false;
+      if (!receive_all(Stage::inputs, slot, unit, [](int) { return true; })) return false;
       PacketUnit<T> result;
-#pragma unroll
-      for (int w = 0; w < PacketUnit<T>::words; ++w) result.word[w] = 0;
+      result.clear();
 #pragma unroll
       for (int e = 0; e < PacketUnit<T>::elems; ++e) {
-        const auto operand = [&](int r) { return r == rank() ? own.at(e) : unit[r].at(e); };
-        auto sum = fold.first(operand(0));
+        auto sum = fold.first(unit[0].at(e));
 #pragma unroll
         for (int r = 1; r < Most; ++r) {
-          if (r < world_size()) sum = fold.next(sum, operand(r));
+          if (r < world_size()) sum = fold.next(sum, unit[r].at(e));
         }
         result.set(e, fold.last(sum));
       }
-      if (post_result) send_to_peers(Stage::results, slot, result);
-      result.store(out + range.begin + begin, n);
+      if (post_result) {
+        send_to_all(Stage::results, slot, result);
+      } else {
+        store(result, out + range.begin + begin, n);
+      }
       return true;
     });
   }
 
   template <class T, class ShardOf>
   ALLFOLD_DEVICE bool collect(ShardOf&& shard_of, T* out) {
-    Range shard[Most];
-#pragma unroll
-    for (int r = 0; r < Most; ++r) shard[r] = r < world_size() && r != rank() ? shard_of(r) : Range{};
-    return for_my_units<T>(longest(shard), [&](std::size_t slot, std::size_t begin, int) {
+    const Shards<ShardOf> shard(*this, shard_of);
+    return for_my_units<T>(shard.longest, [&](unsigned slot, unsigned begin, int) {
       PacketUnit<T> unit[Most];
-      if (!receive_all(Stage::results, slot, unit, [&](int r) { return begin < shard[r].size(); })) return false;
+      if (!receive_all(Stage::results, slot, unit, [&](int r) { return begin < shard.size[r]; })) return false;
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        if (begin < shard[r].size()) unit[r].store(out + shard[r].begin + begin, unit_elems<T>(shard[r], begin));
+        if (begin < shard.size[r]) store(unit[r], out + shard.begin[r] + begin, unit_elems<T>(shard.size[r], begin));
       }
       return true;
     });
   }
 
  private:
+  template <class T>
+  ALLFOLD_DEVICE static void load(PacketUnit<T>& unit, const T* from, int n) {
+    if constexpr (Brief) {
+      unit.load_words(from, n);
+    } else {
+      unit.load(from, n);
+    }
+  }
+  template <class T>
+  ALLFOLD_DEVICE static void store(const PacketUnit<T>& unit, T* to, int n) {
+    if constexpr (Brief) {
+      unit.store_words(to, n);
+    } else {
+      unit.store(to, n);
+    }
+  }
+
   ALLFOLD_DEVICE int nth_rank(int n) const {
     return rank() + n < world_size() ? rank() + n : rank() + n - world_size();
   }
@@ -173,17 +197,28 @@ class CudaLane {
     return make_signal(leg == Leg::group ? view_.group_epochs()[peer] + 1 : epoch_, wait_.tag());
   }
 
-  ALLFOLD_DEVICE static std::size_t longest(const Range (&shard)[Most]) {
-    std::size_t most = 0;
+  /// The shards of all ranks. A round fits 32 bits.
+  template <class ShardOf>
+  struct Shards {
+    std::size_t begin[Most];
+    unsigned size[Most];
+    unsigned longest = 0;
+
+    ALLFOLD_DEVICE Shards(const CudaLane& e, ShardOf&& shard_of) {
 #pragma unroll
-    for (int i = 0; i < Most; ++i) most = shard[i].size() > most ? shard[i].size() : most;
-    return most;
-  }
+      for (int r = 0; r < Most; ++r) {
+        const Range range = r < e.world_size() ? shard_of(r) : Range{};
+        begin[r] = range.begin;
+        size[r] = static_cast<unsigned>(range.size());
+        longest = size[r] > longest ? size[r] : longest;
+      }
+    }
+  };
 
   template <class T>
-  ALLFOLD_DEVICE static int unit_elems(const Range& range, std::size_t begin) {
-    const std::size_t left = range.size() - begin;
-    return left < PacketUnit<T>::elems ? static_cast<int>(left) : PacketUnit<T>::elems;
+  ALLFOLD_DEVICE static int unit_elems(unsigned size, unsigned begin) {
+    const int left = static_cast<int>(size - begin);
+    return left < PacketUnit<T>::elems ? left : PacketUnit<T>::elems;
   }
 
   /// Walks over the units of `n` elements that are this lane's: `each(slot, first element, elements)`. The lane of a
@@ -191,40 +226,62 @@ class CudaLane {
   template <class T, class Each>
   ALLFOLD_DEVICE bool for_my_units(std::size_t n, Each&& each) {
     using Unit = PacketUnit<T>;
+    if constexpr (Brief) {
+      const auto first = static_cast<unsigned>((block() * lanes_ + lane()) * Unit::elems);
+      const auto size = static_cast<unsigned>(n);
+      return first >= size || each(static_cast<unsigned>(lane() * Unit::packets), first, unit_elems<T>(size, first));
+    }
     if (lane() >= packet_lanes_) return true;
-    const auto stride = static_cast<std::size_t>(blocks() * packet_lanes_) * Unit::elems;
-    std::size_t slot = static_cast<std::size_t>(lane()) * Unit::packets;
-    std::size_t begin = static_cast<std::size_t>(block() * packet_lanes_ + lane()) * Unit::elems;
-    for (; begin < n; begin += stride, slot += static_cast<std::size_t>(packet_lanes_) * Unit::packets) {
-      if (!each(slot, begin, unit_elems<T>({0, n}, begin))) return false;
+    const auto stride = static_cast<unsigned>(blocks() * packet_lanes_ * Unit::elems);  // a round fits 32 bits
+    const auto end = static_cast<unsigned>(n);
+    unsigned slot = static_cast<unsigned>(lane() * Unit::packets);
+    unsigned begin = static_cast<unsigned>((block() * packet_lanes_ + lane()) * Unit::elems);
+#pragma unroll 1
+    for (; begin < end; begin += stride, slot += static_cast<unsigned>(packet_lanes_ * Unit::packets)) {
+      if (!each(slot, begin, unit_elems<T>(end, begin))) return false;
     }
     return true;
   }
 
+  /// Where packet `slot` of rank `from` lies, in any rank's part.
+  ALLFOLD_DEVICE std::size_t packets_offset(Stage stage, int from, unsigned slot) const {
+    return view_.packets_offset(world_size(), block(), epoch_, stage) +
+           (static_cast<unsigned>(from) * DeviceLayout::packets + slot) * sizeof(DevicePacket);
+  }
+  ALLFOLD_DEVICE DevicePacket* packets_at(int of, std::size_t offset) const {
+    return reinterpret_cast<DevicePacket*>(view_.part[of] + offset);
+  }
+
   template <class Unit>
-  ALLFOLD_DEVICE void send_to_peers(Stage stage, std::size_t slot, const Unit& unit) {
+  ALLFOLD_DEVICE void send_to_all(Stage stage, unsigned slot, const Unit& unit) {
+    const std::size_t offset = packets_offset(stage, rank(), slot);
 #pragma unroll
-    for (int i = 1; i < Most; ++i) {
-      if (i < world_size()) unit.send(view_.packets(nth_rank(i), block(), epoch_, stage, rank()) + slot, epoch_);
+    for (int r = 0; r < Most; ++r) {
+      if (r < world_size()) unit.send(packets_at(r, offset), epoch_);
     }
   }
 
-  /// Receives a unit from each peer for which `expects` says so: all are looked at before any is waited for.
+  /// Receives a unit from each rank for which `expects` says so: all are looked at before any is waited for.
   template <class Unit, class Expects>
-  ALLFOLD_DEVICE bool receive_all(Stage stage, std::size_t slot, Unit (&unit)[Most], Expects&& expects) {
-    int missing = 0;
+  ALLFOLD_DEVICE bool receive_all(Stage stage, unsigned slot, Unit (&unit)[Most], Expects&& expects) {
+    const DevicePacket* const first = packets_at(rank(), packets_offset(stage, 0, slot));
+    std::uint32_t differs[Most];
     const auto look = [&] {
-      bool all = true;
+      std::uint32_t any = 0;
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        if (r >= world_size() || r == rank() || !expects(r)) continue;
-        const bool here = unit[r].receive(view_.packets(rank(), block(), epoch_, stage, r) + slot, epoch_);
-        missing = here ? missing : r;
-        all = all && here;
+        differs[r] = r < world_size() && expects(r) ? unit[r].look(first + r * DeviceLayout::packets, epoch_) : 0;
       }
-      return all ? Arrival::here : Arrival::not_yet;
+#pragma unroll
+      for (int r = 0; r < Most; ++r) any |= differs[r];
+      return any == 0 ? Arrival::here : Arrival::not_yet;
     };
-    return wait_.until(look, [&] { return missing; });
+    return wait_.until(look, [&] {
+      int missing = 0;
+#pragma unroll
+      for (int r = 0; r < Most; ++r) missing = differs[r] != 0 ? r : missing;
+      return missing;
+    });
   }
 
   const DeviceChannelView& view_;

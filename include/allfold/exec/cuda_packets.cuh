@@ -6,43 +6,43 @@
 
 #include <allfold/base/cuda_arch.cuh>
 #include <allfold/exec/cuda_ptx.cuh>
+#include <allfold/exec/cuda_words.cuh>
 #include <allfold/memory/device_channel.hpp>
 
 namespace allfold {
 
+namespace detail {
+
+template <class T>
+inline constexpr int packet_unit_elems = sizeof(T) == 8 ? 3
+                                         : DevicePacket::payload_bytes % sizeof(T) == 0
+                                             ? static_cast<int>(DevicePacket::payload_bytes / sizeof(T))
+                                             : 1;
+template <class T>
+inline constexpr int packet_unit_packets =
+    (packet_unit_elems<T> * static_cast<int>(sizeof(T)) + static_cast<int>(DevicePacket::payload_bytes) - 1) /
+    static_cast<int>(DevicePacket::payload_bytes);
+
+}  // namespace detail
+
 /// The smallest number of elements that fills whole packets well, and what one lane handles at a time.
 template <class T>
-struct PacketUnit {
-  static constexpr int payload = static_cast<int>(DevicePacket::payload_bytes);
+struct PacketUnit : PackedWords<T, detail::packet_unit_packets<T> * 3> {
   static constexpr int size = static_cast<int>(sizeof(T));
-  static constexpr int elems = size == 8 ? 3 : (payload % size == 0 ? payload / size : 1);
-  static constexpr int packets = (elems * size + payload - 1) / payload;
+  static constexpr int elems = detail::packet_unit_elems<T>;
+  static constexpr int packets = detail::packet_unit_packets<T>;
   static constexpr int words = packets * 3;
 
-  std::uint32_t word[words];
+  using PackedWords<T, words>::word;
+  using PackedWords<T, words>::at;
+  using PackedWords<T, words>::set;
 
-  /// Element e, out of the bytes.
-  ALLFOLD_DEVICE T at(int e) const {
-    struct Bytes {
-      unsigned char byte[sizeof(T)];
-    } bytes;
-    __builtin_memcpy(&bytes, reinterpret_cast<const unsigned char*>(word) + e * size, sizeof(T));
-    return __builtin_bit_cast(T, bytes);
-  }
-
-  ALLFOLD_DEVICE void set(int e, const T& x) {
-    __builtin_memcpy(reinterpret_cast<unsigned char*>(word) + e * size, &x, sizeof(T));
-  }
+  /// Whether whole units are whole words.
+  static constexpr bool has_whole_words = elems * size == words * 4;
 
   /// The first `n` elements from memory.
   ALLFOLD_DEVICE void load(const T* from, int n) {
-    if (n == elems && elems * size == words * 4 && (reinterpret_cast<std::uintptr_t>(from) & 3U) == 0) {
-#pragma unroll
-      for (int w = 0; w < words; ++w) word[w] = reinterpret_cast<const std::uint32_t*>(from)[w];
-      return;
-    }
-#pragma unroll
-    for (int w = 0; w < words; ++w) word[w] = 0;
+    this->clear();
 #pragma unroll
     for (int e = 0; e < elems; ++e) {
       if (e < n) set(e, from[e]);
@@ -50,14 +50,23 @@ struct PacketUnit {
   }
 
   ALLFOLD_DEVICE void store(T* to, int n) const {
-    if (n == elems && elems * size == words * 4 && (reinterpret_cast<std::uintptr_t>(to) & 3U) == 0) {
-#pragma unroll
-      for (int w = 0; w < words; ++w) reinterpret_cast<std::uint32_t*>(to)[w] = word[w];
-      return;
-    }
 #pragma unroll
     for (int e = 0; e < elems; ++e) {
       if (e < n) to[e] = at(e);
+    }
+  }
+
+  /// The same where the elements are whole words, and aligned so.
+  ALLFOLD_DEVICE void load_words(const T* from, int n) {
+#pragma unroll
+    for (int w = 0; w < words; ++w) {
+      word[w] = w * 4 < n * size ? reinterpret_cast<const std::uint32_t*>(from)[w] : 0;
+    }
+  }
+  ALLFOLD_DEVICE void store_words(T* to, int n) const {
+#pragma unroll
+    for (int w = 0; w < words; ++w) {
+      if (w * 4 < n * size) reinterpret_cast<std::uint32_t*>(to)[w] = word[w];
     }
   }
 
@@ -68,18 +77,18 @@ struct PacketUnit {
     }
   }
 
-  /// One look: whether all its packets bear the flag; then they are in `word`.
-  ALLFOLD_DEVICE bool receive(const DevicePacket* from, std::uint32_t flag) {
-    bool here = true;
+  /// One look. What it returns has the flag's bits set in which some packet differs from it.
+  ALLFOLD_DEVICE std::uint32_t look(const DevicePacket* from, std::uint32_t flag) {
+    std::uint32_t differs = 0;
 #pragma unroll
     for (int p = 0; p < packets; ++p) {
       const DevicePacket packet = ptx::load_packet(from + p);
       word[p * 3] = packet.data[0];
       word[p * 3 + 1] = packet.data[1];
       word[p * 3 + 2] = packet.data[2];
-      here = here && packet.flag == flag;
+      differs |= packet.flag ^ flag;
     }
-    return here;
+    return differs;
   }
 };
 

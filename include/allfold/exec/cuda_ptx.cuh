@@ -64,18 +64,16 @@ ALLFOLD_DEVICE void store_packet(DevicePacket* packet, const DevicePacket& value
 }
 
 /// 16 bytes that are read once: they need not push anything else out of the first-level cache.
-ALLFOLD_DEVICE uint4 load_once(const void* from) {
-  uint4 value;
+ALLFOLD_DEVICE void load_once(const void* from, std::uint32_t (&value)[4]) {
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3])
                : "l"(from)
                : "memory");
-  return value;
 }
 
-ALLFOLD_DEVICE void store(void* to, const uint4& value) {
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value.x), "r"(value.y), "r"(value.z),
-               "r"(value.w)
+ALLFOLD_DEVICE void store(void* to, const std::uint32_t (&value)[4]) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value[0]), "r"(value[1]), "r"(value[2]),
+               "r"(value[3])
                : "memory");
 }
 

@@ -99,19 +99,49 @@ class CudaChannel {
 
 namespace detail {
 
+/// The worlds that machines have get kernels of their own; the others share one.
+template <Algorithm A, class Reduction>
+const void* kernel_for(int world_size) {
+  if constexpr (A != Algorithm::hybrid_cube_mesh && !sends_packets<A>) {
+    if (world_size == 2) return reinterpret_cast<const void*>(&all_reduce_kernel<A, 2, Reduction>);
+    if (world_size == 4) return reinterpret_cast<const void*>(&all_reduce_kernel<A, 4, Reduction>);
+    if (world_size == 8) return reinterpret_cast<const void*>(&all_reduce_kernel<A, 8, Reduction>);
+  }
+  return reinterpret_cast<const void*>(&all_reduce_kernel<A, 0, Reduction>);
+}
+
+template <Algorithm A, class Reduction>
+const void* brief_kernel_for(int world_size) {
+  if (world_size == 2) return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 2, Reduction>);
+  if (world_size == 4) return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 4, Reduction>);
+  if (world_size == 8) return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 8, Reduction>);
+  return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 0, Reduction>);
+}
+
+/// Whether each lane of the grid has one unit of packets at most, of whole words.
+template <Algorithm A, class Reduction>
+bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_size) noexcept {
+  using T = typename Reduction::value_type;
+  using Unit = PacketUnit<T>;
+  const auto address = reinterpret_cast<std::uintptr_t>(call.in) | reinterpret_cast<std::uintptr_t>(call.out);
+  const auto lanes = static_cast<std::size_t>(shape.blocks * shape.lanes);
+  const std::size_t most = lanes * Unit::elems * (A == Algorithm::two_shot_packet ? static_cast<std::size_t>(world_size) : 1);
+  return call.count != 0 && call.count <= most && ((address | call.count * sizeof(T)) & 3U) == 0 &&
+         shape.lanes * Unit::packets <= DeviceLayout::packets;
+}
+
 template <Algorithm A, class Reduction>
 void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& call, const DeviceCall& meta,
                         cudaStream_t stream) {
   const int ranks = channel.view().layout.world_size;
   const GridShape shape = device_shape(A, call.count * sizeof(typename Reduction::value_type), ranks,
                                        channel.most_blocks());
-  // A world of 3 runs what is compiled for 4: a few registers more, and half the kernels to compile.
-  const void* kernel = reinterpret_cast<const void*>(&all_reduce_kernel<A, max_window_ranks, Reduction>);
-  if constexpr (A != Algorithm::hybrid_cube_mesh) {
-    if (ranks <= 4) kernel = reinterpret_cast<const void*>(&all_reduce_kernel<A, 4, Reduction>);
-    if (ranks <= 2) kernel = reinterpret_cast<const void*>(&all_reduce_kernel<A, 2, Reduction>);
+  const void* kernel = nullptr;
+  if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {
+    if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks);
   }
-  channel.enqueue(kernel, shape, has_watch<A> ? watch_threads : 0, stream, meta, call);
+  if (kernel == nullptr) kernel = kernel_for<A, Reduction>(ranks);
+  channel.enqueue(kernel, shape, sends_packets<A> ? watch_threads : 0, stream, meta, call);
 }
 
 }  // namespace detail
@@ -140,7 +170,7 @@ std::optional<Failure> launch_all_reduce(CudaChannel& channel, Candidates<Set>, 
 /// The same for a barrier, of all ranks or of those that the record names.
 inline std::optional<Failure> launch_barrier(CudaChannel& channel, const CallRecord& record,
                                              const EnqueueOptions& options) {
-  channel.enqueue(reinterpret_cast<const void*>(&barrier_kernel<max_window_ranks>), {1, 32}, 0, options.stream,
+  channel.enqueue(reinterpret_cast<const void*>(&barrier_kernel<0>), {1, 32}, 0, options.stream,
                   channel.describe(record, options.timeout));
   return std::nullopt;
 }

@@ -12,9 +12,6 @@
 
 namespace allfold {
 
-/// Threads of a block besides its lanes.
-inline constexpr int watch_threads = 32;
-
 inline namespace ALLFOLD_ARCH_NAMESPACE {
 
 static_assert(executor<CudaLane<2>>);
@@ -44,32 +41,54 @@ inline __device__ void watch_call(const DeviceChannelView& view, const DeviceCal
   const int block = static_cast<int>(blockIdx.x);
   const std::uint64_t word = make_signal(last_epoch + 1, call.tag);
   ptx::store_relaxed(view.signal(peer, block, Leg::start, view.rank), word);
-  CudaWait(view, call, block, last_epoch + 1).until(view.signal(view.rank, block, Leg::start, peer), word, peer);
+  const std::uint64_t* const theirs = view.signal(view.rank, block, Leg::start, peer);
+  CudaWait(view, call, block, last_epoch + 1)
+      .until([&] { return arrival(ptx::load_relaxed(theirs), word); }, [&] { return peer; });
 }
 
 template <Algorithm A>
-inline constexpr bool has_watch = A == Algorithm::one_shot_packet || A == Algorithm::two_shot_packet;
+inline constexpr bool sends_packets = A == Algorithm::one_shot_packet || A == Algorithm::two_shot_packet;
 
-template <Algorithm A, int Most, class Reduction>
-ALLFOLD_KERNEL void __launch_bounds__(most_lanes + watch_threads, 1)
+template <Algorithm A, int World, class Reduction>
+ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                       const __grid_constant__ AllReduceCall<Reduction> call) {
   const std::uint32_t epoch = enter_call(view);
-  const int lanes = static_cast<int>(blockDim.x) - (has_watch<A> ? watch_threads : 0);
-  if (has_watch<A> && static_cast<int>(threadIdx.x) >= lanes) {
+  const int lanes = static_cast<int>(blockDim.x) - (sends_packets<A> ? watch_threads : 0);
+  if (sends_packets<A> && static_cast<int>(threadIdx.x) >= lanes) {
     watch_call(view, meta, epoch);
     return;
   }
-  CudaLane<Most> e(view, meta, lanes, epoch);
+  CudaLane<World> e(view, meta, lanes, epoch);
   if (all_reduce(e, Candidates<AlgorithmSet::of(A)>{}, A, call)) leave_call(view, e.epoch());
 }
 
+/// An algorithm that sends packets, for calls of one round in which each lane has one unit at most, of whole words.
+template <Algorithm A, int World, class Reduction>
+ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
+    brief_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
+                            const __grid_constant__ AllReduceCall<Reduction> call) {
+  const std::uint32_t epoch = enter_call(view);
+  const int lanes = static_cast<int>(blockDim.x) - watch_threads;
+  if (static_cast<int>(threadIdx.x) >= lanes) {
+    watch_call(view, meta, epoch);
+    return;
+  }
+  CudaLane<World, true> e(view, meta, lanes, epoch);
+  e.template plan_brief<typename Reduction::value_type>();
+  e.begin_round();
+  const Range all{0, call.count & 0x7fffffffU};  // such a call is short, and the compiler may know it
+  const bool ok = A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all)
+                                                  : two_shot_packet_round(e, call, all);
+  if (e.sync(ok)) leave_call(view, e.epoch());
+}
+
 /// One block. A barrier of a group leaves the epochs of the channel alone.
-template <int Most>
+template <int World>
 ALLFOLD_KERNEL void barrier_kernel(const __grid_constant__ DeviceChannelView view,
                                    const __grid_constant__ DeviceCall meta) {
   const std::uint32_t epoch = enter_call(view);
-  CudaLane<Most> e(view, meta, static_cast<int>(blockDim.x), epoch);
+  CudaLane<World> e(view, meta, static_cast<int>(blockDim.x), epoch);
   if (meta.record.operation != Operation::group_barrier) {
     if (barrier(e)) leave_call(view, e.epoch());
   } else if (group_barrier(e, meta.record.group)) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include <allfold/base/config.hpp>
+#include <allfold/memory/device_channel.hpp>
 #include <allfold/policy/algorithm.hpp>
 
 namespace allfold {
@@ -16,18 +17,18 @@ struct GridShape {
   friend constexpr bool operator==(const GridShape&, const GridShape&) = default;
 };
 
-/// No block has more lanes, so that every SM holds a block of any kernel of the library, with its watch.
-inline constexpr int most_lanes = 512;
+/// Threads of a block besides its lanes, where it sends packets.
+inline constexpr int watch_threads = 32;
 
 namespace detail {
 
 constexpr int divide_up(std::size_t n, std::size_t by) noexcept { return static_cast<int>((n + by - 1) / by); }
 
 /// As many blocks of `lanes` as `units` of work want; lanes are added only where the blocks do not suffice.
-constexpr GridShape spread(std::size_t units, int lanes, int most_blocks) noexcept {
+constexpr GridShape spread(std::size_t units, int lanes, int most_lanes, int most_blocks) noexcept {
   if (units <= static_cast<std::size_t>(lanes)) return {1, units == 0 ? 32 : divide_up(units, 32) * 32};
   const auto most = static_cast<std::size_t>(most_blocks);
-  while (lanes < most_lanes && units > most * static_cast<std::size_t>(lanes)) lanes *= 2;
+  while (lanes < most_lanes && units > most * static_cast<std::size_t>(lanes)) lanes += 32;
   const int blocks = divide_up(units, static_cast<std::size_t>(lanes));
   return {blocks < most_blocks ? blocks : most_blocks, lanes};
 }
@@ -38,14 +39,16 @@ constexpr GridShape spread(std::size_t units, int lanes, int most_blocks) noexce
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
   const auto ranks = static_cast<std::size_t>(world_size);
+  constexpr int packet_lanes = most_threads - watch_threads;
   switch (algorithm) {
-    case Algorithm::one_shot_packet: return detail::spread((bytes + 11) / 12, 256, most_blocks);
-    case Algorithm::two_shot_packet: return detail::spread((bytes / ranks + 12) / 12, 256, most_blocks);
+    case Algorithm::one_shot_packet: return detail::spread((bytes + 11) / 12, 256, packet_lanes, most_blocks);
+    case Algorithm::two_shot_packet:
+      return detail::spread((bytes / ranks + 12) / 12, 256, packet_lanes, most_blocks);
     case Algorithm::one_shot:
-    case Algorithm::hybrid_cube_mesh: return detail::spread(bytes / 16, most_lanes, most_blocks);
+    case Algorithm::hybrid_cube_mesh: return detail::spread(bytes / 16, most_threads, most_threads, most_blocks);
     case Algorithm::none:
-    case Algorithm::two_shot: return detail::spread(bytes / 16 / ranks, most_lanes, most_blocks);
-    case Algorithm::two_shot_push: return {bytes < (std::size_t{1} << 20) ? 1 : most_blocks, most_lanes};
+    case Algorithm::two_shot: return detail::spread(bytes / 16 / ranks, most_threads, most_threads, most_blocks);
+    case Algorithm::two_shot_push: return {bytes < (std::size_t{1} << 20) ? 1 : most_blocks, most_threads};
   }
   return {};
 }

@@ -12,6 +12,9 @@
 
 namespace allfold {
 
+/// No block has more threads, so that every SM holds a block of any kernel of the library, with registers enough.
+inline constexpr int most_threads = 512;
+
 /// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
 /// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
 struct alignas(32) BlockState {
@@ -32,7 +35,6 @@ struct alignas(16) DevicePacket {
 struct DeviceLayout {
   int world_size = 1;
   int blocks = 1;
-  int packets = 0;  ///< of one block, parity, stage and source
   std::size_t groups_offset = 0;
   std::size_t pads_offset = 0;
   std::size_t packets_offset = 0;
@@ -42,11 +44,13 @@ struct DeviceLayout {
   std::size_t inbox_slot_bytes = 0;
   std::size_t bytes = 0;  ///< of the whole part
 
-  static DeviceLayout of(int world_size, int blocks, int packets, std::size_t staging_bytes,
+  /// Packets of one block, parity, stage and source.
+  static constexpr int packets = 1024;
+
+  static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes,
                          std::size_t inbox_slot_bytes) noexcept {
     DeviceLayout layout{.world_size = world_size,
                         .blocks = blocks,
-                        .packets = packets,
                         .staging_bytes = staging_bytes,
                         .inbox_slot_bytes = inbox_slot_bytes};
     const auto n = static_cast<std::size_t>(blocks);
@@ -55,7 +59,7 @@ struct DeviceLayout {
     layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
     layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
     layout.staging_offset = line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks *
-                                                                static_cast<std::size_t>(packets));
+                                                                std::size_t{packets});
     layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
     layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
     return layout;
@@ -90,12 +94,13 @@ struct DeviceChannelView {
            (block * leg_count + static_cast<int>(leg)) * layout.world_size + from;
   }
 
-  /// The packets that `from` sends to `to`. Epochs take turns between two sets: who sends in epoch e + 2 has seen the
-  /// peer enter e + 1, hence leave e.
-  ALLFOLD_HD DevicePacket* packets(int to, int block, std::uint32_t epoch, Stage stage, int from) const noexcept {
-    const int set = (block * 2 + static_cast<int>(epoch & 1U)) * stage_count + static_cast<int>(stage);
-    return reinterpret_cast<DevicePacket*>(part[to] + layout.packets_offset) +
-           static_cast<std::size_t>(set * layout.world_size + from) * static_cast<std::size_t>(layout.packets);
+  /// Where a block's packets begin in each part: those of rank 0, then of rank 1, and so on. Epochs take turns between
+  /// two sets: who sends in epoch e + 2 has seen the peer enter e + 1, hence leave e. `world_size` is the layout's; a
+  /// kernel may know it better.
+  ALLFOLD_HD std::size_t packets_offset(int world_size, int block, std::uint32_t epoch, Stage stage) const noexcept {
+    const auto set = (static_cast<std::uint32_t>(block) * 2 + (epoch & 1U)) * stage_count + static_cast<unsigned>(stage);
+    return layout.packets_offset + std::size_t{set * static_cast<unsigned>(world_size)} * DeviceLayout::packets *
+                                       sizeof(DevicePacket);
   }
 
   /// Staging memory as a buffer that begins `offset` bytes into every rank's.

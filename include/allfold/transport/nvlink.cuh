@@ -131,7 +131,7 @@ class NvlinkTransport {
 
     const int blocks = agree_on_blocks(meeting, *state, ranks, options);
     const DeviceLayout layout =
-        DeviceLayout::of(state->world_size, blocks, packets, line_up(options.buffer_bytes), inbox_slot_bytes);
+        DeviceLayout::of(state->world_size, blocks, line_up(options.buffer_bytes), inbox_slot_bytes);
     const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
     state->parts = share_device_memory(meeting, state->driver, state->device, *state->exchange, state->addresses,
                                        control_serial, bytes);
@@ -197,8 +197,6 @@ class NvlinkTransport {
   }
 
  private:
-  /// Of one block, parity, stage and source.
-  static constexpr int packets = 1024;
   static constexpr std::size_t inbox_slot_bytes = std::size_t{16} << 10;
   static constexpr std::size_t host_control_bytes = 4096;
   static constexpr std::size_t device_control_bytes = 512;

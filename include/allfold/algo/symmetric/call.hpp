@@ -43,9 +43,10 @@ struct Round {
 /// false. A call without elements is one round too, so that its ranks still meet.
 template <class Body>
 ALLFOLD_HD bool in_rounds(std::size_t count, std::size_t limit, Body&& body) {
-  if (count <= limit) return body(Round{{0, count}, count});  // the shortest calls are spared the divisions
-  const std::size_t rounds = (count - 1) / limit + 1;
-  const std::size_t each = (count - 1) / rounds + 1;
+  // The shortest calls are spared the divisions; `body` stands here once, for kernels should be short.
+  const bool one = count <= limit;
+  const std::size_t rounds = one ? 1 : (count - 1) / limit + 1;
+  const std::size_t each = one ? count : (count - 1) / rounds + 1;
   for (std::size_t round = 0; round < rounds; ++round) {
     const Range grid{round * each, (round + 1) * each};
     if (!body(Round{grid, grid.end < count ? grid.end : count})) return false;

@@ -9,6 +9,23 @@ namespace allfold {
 
 ALLFOLD_ANY_SIDE_BEGIN
 
+/// One round of it.
+ALLFOLD_ANY_SIDE
+template <executor E, class Reduction>
+ALLFOLD_HD bool two_shot_packet_round(E& e, const AllReduceCall<Reduction>& call, Range round) {
+  using T = typename Reduction::value_type;
+  const T* const in = call.in + round.begin;
+  T* const out = call.out + round.begin;
+  const std::size_t each = share_of(round.size(), e.world_size(), e.packet_elems());
+  const auto shard = [&](int owner) {
+    const std::size_t begin = static_cast<std::size_t>(owner) * each;
+    return Range{begin, begin + each}.clip(round.size());
+  };
+  e.scatter(in, shard);
+  return e.fold_posted(FullFold<Reduction>{call.reduction, e.world_size()}, in, shard(e.rank()), out, true) &&
+         e.collect(shard, out);
+}
+
 /// Every rank posts each shard for its owner, folds its own shard as packets arrive, posts the result, and collects
 /// the others': two flights of a packet, no meeting, and both motions overlap. Any buffers.
 ///
@@ -17,15 +34,8 @@ ALLFOLD_ANY_SIDE
 template <executor E, class Reduction>
 ALLFOLD_HD bool two_shot_packet(E& e, const AllReduceCall<Reduction>& call) {
   using T = typename Reduction::value_type;
-  const int me = e.rank();
-  const int ranks = e.world_size();
-  return in_packet_rounds<T>(e, call.count, ranks, [&](Range round) {
-    const T* const in = call.in + round.begin;
-    T* const out = call.out + round.begin;
-    const auto shard = [&](int owner) { return part_of({0, round.size()}, ranks, owner, e.packet_elems()); };
-    e.scatter(in, shard);
-    return e.fold_posted(FullFold<Reduction>{call.reduction, ranks}, in, shard(me), out, true) && e.collect(shard, out);
-  });
+  return in_packet_rounds<T>(e, call.count, e.world_size(),
+                             [&](Range round) { return two_shot_packet_round(e, call, round); });
 }
 
 ALLFOLD_ANY_SIDE_END
