@@ -49,8 +49,10 @@ double pass_us(Pass pass, void* to, const void* from, std::size_t bytes) {
   };
   const double first = time_us(once);
   const long iterations = std::clamp(static_cast<long>(500.0 / std::max(first, 0.01)), 1L, 10000L);
+  constexpr int batches = 7;
   std::vector<double> means;
-  for (int batch = 0; batch < 7; ++batch) {
+  means.reserve(batches);
+  for (int batch = 0; batch < batches; ++batch) {
     means.push_back(time_us([&] {
                       for (long i = 0; i < iterations; ++i) once();
                     }) /

@@ -67,6 +67,7 @@ std::vector<std::string> command_for(std::string_view name, const Plan& plan, co
 /// Runs `words` with its output in `log`, in a process group of its own that ends with this process.
 pid_t spawn(std::vector<std::string> words, const std::string& log) {
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();

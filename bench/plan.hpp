@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <allfold/base/deadline.hpp>
 #include <allfold/base/environment.hpp>
 #include <allfold/policy/algorithm.hpp>
 
@@ -19,9 +20,19 @@ namespace bench {
 enum class Buffers { symmetric, private_memory };
 inline const char* name(Buffers buffers) { return buffers == Buffers::symmetric ? "symmetric" : "private"; }
 
+/// What the ranks compute on.
+enum class Device { host, cuda };
+
+/// How calls are made: one after another on the host, as nodes of a CUDA graph that is replayed, or enqueued one by
+/// one on a CUDA stream.
+enum class Mode { calls, graph, eager };
+inline const char* name(Mode mode) { return mode == Mode::calls ? "calls" : mode == Mode::graph ? "graph" : "eager"; }
+
+/// The defaults of CPU ranks; apply_cuda_defaults in plan.cpp has those of GPUs.
 struct Plan {
+  Device device = Device::host;
   int ranks = 0;
-  std::vector<int> cores;  ///< that this process may use; rank r is bound to core r, round robin
+  std::vector<int> cores;  ///< that this process may use; a CPU rank r is bound to core r, round robin
   bool threads = false;
   allfold::Environment environment;  ///< of this process, as its launcher tells
   std::size_t min_bytes = 8;
@@ -30,6 +41,7 @@ struct Plan {
   ElementType type = ElementType::float32;
   Operator op = Operator::sum;
   std::vector<Buffers> buffers = {Buffers::symmetric, Buffers::private_memory};
+  std::vector<Mode> modes = {Mode::calls};
   bool in_place = false;
   /// Empty: what the selector chooses.
   std::vector<allfold::Algorithm> algorithms;
@@ -41,6 +53,12 @@ struct Plan {
   int batches = 3;         ///< of one turn
   bool check = true;
   double timeout_s = 600;
+  allfold::Deadline deadline = allfold::Deadline(allfold::Clock::time_point::max());  ///< from the timeout
+  int blocks = 0;            ///< Options::blocks; 0: the transport's choice
+  int graph_depth = 0;       ///< calls in one graph; 0: by size
+  double ceiling_gbs = 365;  ///< what each GPU can store to its peers, all at once
+  std::string nccl_library;  ///< empty: where the loader and the toolkit have it
+  std::string table_file;    ///< the selector's table; empty: the built-in one
   std::string csv_file, json_file, tune_file;
   std::vector<std::string> peers;
   bool any_peers = false;    ///< those that can be started will do
@@ -49,6 +67,7 @@ struct Plan {
 
   /// mpirun, torchrun or srun started this rank already.
   bool launched_elsewhere() const { return environment.world_size > 1; }
+  int world_size() const { return launched_elsewhere() ? environment.world_size : ranks; }
   /// The hybrid cube mesh folds in an order of its own, so where it takes part no sum may round.
   bool whole_numbers() const;
   std::size_t element_bytes() const { return size_of(type); }

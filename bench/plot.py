@@ -20,6 +20,8 @@ LEFT, RIGHT, TOP, BOTTOM = 80, 230, 50, 60
 COLORS = ["#0b6e99", "#d1495b", "#2e8b57", "#8a4fbe", "#c77d0a", "#555555", "#1aa6a6", "#a0522d", "#e377c2", "#7f9f00"]
 AXES = {"time_us": "time of one call, microseconds", "algbw_gbs": "algorithm bandwidth, GB/s",
         "busbw_gbs": "bus bandwidth, GB/s"}
+OWN_TIMES = ("time_us", "min_us", "max_us", "cpu_us")
+PEERS = {"nccl": "NCCL", "nccl_symm": "NCCL symmetric"}
 
 
 def read(path):
@@ -39,18 +41,24 @@ def value(row, us, axis):
     return algbw if axis == "algbw_gbs" else algbw * 2 * (ranks - 1) / ranks
 
 
+def mode_text(row):
+    """How calls were made, where there is more than one way: on GPUs."""
+    return f", {row['mode']}" if "mode" in row else ""
+
+
 def curves(rows, axis):
-    """{label: [(bytes, y)]}, allfold's first. A selector's choices make one curve."""
+    """{label: [(bytes, y)]}, allfold's first. A selector's choices make one curve; each mode has curves of its own."""
     found = {}
-    peers = [name[:-3] for name in rows[0] if name.endswith("_us") and name not in ("time_us", "min_us", "max_us")]
+    peers = [name[:-3] for name in rows[0] if name.endswith("_us") and name not in OWN_TIMES]
     for row in rows:
         how = "selected" if row["chosen"] == "1" else row["algorithm"]
-        label = f"allfold {row['buffers']} ({how})"
+        label = f"allfold {row['buffers']}{mode_text(row)} ({how})"
         found.setdefault(label, {})[int(row["bytes"])] = value(row, float(row["time_us"]), axis)
     for peer in peers:
-        points = {int(row["bytes"]): value(row, float(row[f"{peer}_us"]), axis) for row in rows if row[f"{peer}_us"]}
-        if points:
-            found[f"Open MPI {peer}"] = points
+        for row in rows:
+            if row[f"{peer}_us"]:
+                label = f"{PEERS.get(peer, 'Open MPI ' + peer)}{mode_text(row)}"
+                found.setdefault(label, {})[int(row["bytes"])] = value(row, float(row[f"{peer}_us"]), axis)
     return {label: sorted(points.items()) for label, points in found.items()}
 
 
@@ -124,7 +132,8 @@ def main():
     arguments = parser.parse_args()
     rows = read(arguments.csv)
     first = rows[0]
-    title = arguments.title or (f"all_reduce, {first['ranks']} ranks ({first['mode']}), {first['type']} {first['op']}, "
+    title = arguments.title or (f"all_reduce, {first['ranks']} ranks ({first['ranks_are']}), "
+                                f"{first['type']} {first['op']}, "
                                 f"{'in place' if first['in_place'] == '1' else 'out of place'}")
     output = arguments.output or arguments.csv.with_suffix(".svg")
     output.write_text(draw(title, curves(rows, arguments.y), arguments.y), encoding="utf-8")

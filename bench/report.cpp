@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <stdexcept>
@@ -40,9 +41,9 @@ std::string today() {
 
 std::string check_text(const Row& row) { return !row.checked ? "-" : row.correct ? "ok" : "WRONG"; }
 
-std::string ratio_text(double ratio) { return ratio > 0 ? fmt::format("{:.2f}", ratio) : "-"; }
-
-std::string peer_text(double us) { return us > 0 ? fmt::format("{:.2f}", us) : "-"; }
+std::string aligned(const std::string& text, int width) {
+  return width < 0 ? fmt::format("{:<{}}", text, -width) : fmt::format("{:>{}}", text, width);
+}
 
 }  // namespace
 
@@ -54,30 +55,111 @@ double Row::ratio() const {
   return best / us;
 }
 
-void Report::print_head() const {
+Report::Report(const Plan& plan, int world_size) : plan_(plan), world_size_(world_size) {
+  const bool cuda = plan.device == Device::cuda;
+  number("bytes", "bytes", 10, 0, [](const Row& row) { return static_cast<double>(row.bytes); });
+  number("count", "count", 10, 0, [](const Row& row) { return static_cast<double>(row.count); });
+  text("type", "", 0, [this](const Row&) { return name(plan_.type); });
+  text("op", "", 0, [this](const Row&) { return name(plan_.op); });
+  text("ranks", "", 0, [this](const Row&) { return std::to_string(world_size_); });
+  text("ranks_are", "", 0, [this](const Row&) { return plan_.threads ? "threads" : "processes"; });
+  text("in_place", "", 0, [this](const Row&) { return plan_.in_place ? "1" : "0"; });
+  if (cuda) text("mode", "mode", -5, [](const Row& row) { return name(row.mode); });
+  text("buffers", "buffers", 9, [](const Row& row) { return name(row.buffers); });
+  columns_.push_back(
+      {.key = "algorithm",
+       .heading = "algorithm",
+       .width = -17,
+       .in_table =
+           [](const Row& row) { return fmt::format("{}{}", allfold::name(row.algorithm), row.chosen ? "*" : ""); },
+       .in_csv = [](const Row& row) { return std::string(allfold::name(row.algorithm)); }});
+  text("chosen", "", 0, [](const Row& row) { return row.chosen ? "1" : "0"; });
+  number("time_us", "time", 10, 2, [](const Row& row) { return row.us; });
+  number("min_us", "", 0, 2, [](const Row& row) { return row.min_us; });
+  number("max_us", "", 0, 2, [](const Row& row) { return row.max_us; });
+  if (cuda) number("cpu_us", "cpu", 6, 2, [](const Row& row) { return row.cpu_us; });
+  number("algbw_gbs", "algbw", 7, 2, [](const Row& row) { return row.algbw_gbs(); });
+  number("busbw_gbs", "busbw", 7, 2, [this](const Row& row) { return row.busbw_gbs(world_size_); });
+  text("check", "check", 5, check_text);
+  if (cuda) {
+    number("of_ceiling", "of ceil", 7, 3, [this](const Row& row) { return of_ceiling(row); });
+  } else {
+    number("copy_gbs", "copy", 6, 1, [](const Row& row) { return row.ceiling.copy_gbs; });
+    number("add_gbs", "add", 6, 1, [](const Row& row) { return row.ceiling.add_gbs; });
+    number("busbw_over_copy", "x copy", 6, 2,
+           [this](const Row& row) { return row.busbw_gbs(world_size_) / row.ceiling.copy_gbs; });
+  }
+  for (std::size_t i = 0; i < plan.peers.size(); ++i) {
+    number((plan.peers[i] + "_us").c_str(), plan.peers[i], 10, 2, [i](const Row& row) { return row.peers[i].us; });
+    Column& column = columns_.back();
+    column.in_table = [this, i, there = column.in_table](const Row& row) {
+      return peers_absent_[i].empty() ? there(row) : std::string("absent");
+    };
+  }
+  number("ratio", plan.peers.empty() ? "" : "ratio", 6, 2, [](const Row& row) { return row.ratio(); });
+}
+
+/// 0 means that there is no such number: "-" in the table, nothing in CSV. CSV has two decimals more.
+void Report::number(const char* key, const std::string& heading, int width, int decimals,
+                    const std::function<double(const Row&)>& value) {
+  columns_.push_back({.key = key,
+                      .heading = heading,
+                      .width = width,
+                      .in_table =
+                          [=](const Row& row) {
+                            return value(row) > 0 ? fmt::format("{:.{}f}", value(row), decimals) : std::string("-");
+                          },
+                      .in_csv =
+                          [=](const Row& row) {
+                            return value(row) > 0 ? fmt::format("{:.{}f}", value(row), decimals == 0 ? 0 : decimals + 2)
+                                                  : std::string();
+                          }});
+}
+
+void Report::text(const char* key, const char* heading, int width, const Cell& value) {
+  columns_.push_back({.key = key, .heading = heading, .width = width, .in_table = value, .in_csv = value});
+}
+
+void Report::print_head(const Field& field) {
   print(fmt::format("# allfold {} all_reduce: {} ranks ({}), {} {}, {}", allfold::version_string, world_size_,
                     plan_.threads ? "threads" : "processes", name(plan_.type), name(plan_.op),
                     plan_.in_place ? "in place" : "out of place"));
-  print(fmt::format("# {}, {} cores; time: us of one call, back to back; copy, add: GB/s of one core, all at work",
-                    cpu_model(), plan_.cores.size()));
-  std::string head =
-      fmt::format("{:>10} {:>10} {:>9} {:<17} {:>10} {:>7} {:>7} {:>5} {:>6} {:>6} {:>6}", "bytes", "count", "buffers",
-                  "algorithm", "time", "algbw", "busbw", "check", "copy", "add", "x copy");
-  for (const std::string& peer : plan_.peers) head += fmt::format(" {:>10}", peer);
-  if (!plan_.peers.empty()) head += fmt::format(" {:>6}", "ratio");
+  machine_ = field.own->about();
+  if (plan_.device == Device::cuda) {
+    print(fmt::format("# {}; time: us of one call, back to back; cpu: us to enqueue one; of ceil: busbw / {} GB/s",
+                      machine_, plan_.ceiling_gbs));
+  } else {
+    print(fmt::format("# {}, {} cores; time: us of one call, back to back; copy, add: GB/s of one core, all at work",
+                      cpu_model(), plan_.cores.size()));
+  }
+  for (const auto& peer : field.peers) {
+    peers_about_.push_back(peer->about());
+    peers_absent_.push_back(peer->absent());
+    if (!peer->absent().empty()) {
+      print(fmt::format("# {} is absent: {}", peer->name(), peer->absent()));
+    } else if (!peer->about().empty()) {
+      print(fmt::format("# {}: {}", peer->name(), peer->about()));
+    }
+  }
+  std::string head;
+  for (const Column& column : columns_) {
+    if (!column.heading.empty()) head += (head.empty() ? "" : " ") + aligned(column.heading, column.width);
+  }
   print(head);
 }
 
 void Report::add(Row row) {
-  const double busbw = row.busbw_gbs(world_size_);
-  std::string line = fmt::format(
-      "{:>10} {:>10} {:>9} {:<17} {:>10.2f} {:>7.2f} {:>7.2f} {:>5} {:>6.1f} {:>6.1f} {:>6.2f}", row.bytes, row.count,
-      name(row.buffers), fmt::format("{}{}", allfold::name(row.algorithm), row.chosen ? "*" : ""), row.us,
-      row.algbw_gbs(), busbw, check_text(row), row.ceiling.copy_gbs, row.ceiling.add_gbs, busbw / row.ceiling.copy_gbs);
-  for (const PeerTime& peer : row.peers) line += fmt::format(" {:>10}", peer_text(peer.us));
-  if (!row.peers.empty()) line += fmt::format(" {:>6}", ratio_text(row.ratio()));
+  std::string line;
+  for (const Column& column : columns_) {
+    if (!column.heading.empty()) line += (line.empty() ? "" : " ") + aligned(column.in_table(row), column.width);
+  }
   print(line);
   rows_.push_back(std::move(row));
+}
+
+void Report::stop(std::size_t bytes) {
+  stopped_ = true;
+  print(fmt::format("# stopped before {} bytes: the run has had its {} s; see --timeout", bytes, plan_.timeout_s));
 }
 
 void Report::print_summary() const {
@@ -85,22 +167,27 @@ void Report::print_summary() const {
   const auto best = std::max_element(rows_.begin(), rows_.end(), [&](const Row& a, const Row& b) {
     return a.busbw_gbs(world_size_) < b.busbw_gbs(world_size_);
   });
-  print(fmt::format("# best busbw {:.2f} GB/s at {} bytes ({}, {}): {:.2f} of what one core copies there",
-                    best->busbw_gbs(world_size_), best->bytes, name(best->buffers), allfold::name(best->algorithm),
-                    best->busbw_gbs(world_size_) / best->ceiling.copy_gbs));
-  for (const Buffers buffers : plan_.buffers) {
-    double log_sum = 0, least = 0;
-    int n = 0;
-    for (const Row& row : rows_) {
-      const double ratio = row.buffers == buffers ? row.ratio() : 0;
-      if (ratio <= 0) continue;
-      log_sum += std::log(ratio);
-      least = n == 0 ? ratio : std::min(least, ratio);
-      ++n;
-    }
-    if (n > 0) {
-      print(fmt::format("# {} buffers: the best peer's time over allfold's: {:.2f} geometric mean, {:.2f} at worst",
-                        name(buffers), std::exp(log_sum / n), least));
+  const std::string limit =
+      plan_.device == Device::cuda
+          ? fmt::format("{:.3f} of {} GB/s", of_ceiling(*best), plan_.ceiling_gbs)
+          : fmt::format("{:.2f} of what one core copies there", best->busbw_gbs(world_size_) / best->ceiling.copy_gbs);
+  print(fmt::format("# best busbw {:.2f} GB/s at {} bytes ({}, {}): {}", best->busbw_gbs(world_size_), best->bytes,
+                    name(best->buffers), allfold::name(best->algorithm), limit));
+  for (const Mode mode : plan_.modes) {
+    for (const Buffers buffers : plan_.buffers) {
+      double log_sum = 0, least = 0;
+      int n = 0;
+      for (const Row& row : rows_) {
+        const double ratio = row.buffers == buffers && row.mode == mode ? row.ratio() : 0;
+        if (ratio <= 0) continue;
+        log_sum += std::log(ratio);
+        least = n == 0 ? ratio : std::min(least, ratio);
+        ++n;
+      }
+      if (n == 0) continue;
+      print(fmt::format("# {}{} buffers: the best peer's time over allfold's: {:.2f} geometric mean, {:.2f} at worst",
+                        mode == Mode::calls ? "" : fmt::format("{}, ", name(mode)), name(buffers),
+                        std::exp(log_sum / n), least));
     }
   }
   if (!all_correct()) print("# WRONG results: see the column check");
@@ -111,26 +198,22 @@ bool Report::all_correct() const {
 }
 
 std::string Report::csv() const {
-  std::string text =
-      "bytes,count,type,op,ranks,mode,in_place,buffers,algorithm,chosen,time_us,min_us,max_us,algbw_gbs,busbw_gbs,"
-      "check,copy_gbs,add_gbs,busbw_over_copy";
-  for (const std::string& peer : plan_.peers) text += fmt::format(",{}_us", peer);
-  text += ",ratio\n";
-  for (const Row& row : rows_) {
-    const double busbw = row.busbw_gbs(world_size_);
-    text +=
-        fmt::format("{},{},{},{},{},{},{:d},{},{},{:d},{:.4f},{:.4f},{:.4f},{:.4f},{:.4f},{},{:.3f},{:.3f},{:.4f}",
-                    row.bytes, row.count, name(plan_.type), name(plan_.op), world_size_,
-                    plan_.threads ? "threads" : "processes", plan_.in_place, name(row.buffers),
-                    allfold::name(row.algorithm), row.chosen, row.us, row.min_us, row.max_us, row.algbw_gbs(), busbw,
-                    check_text(row), row.ceiling.copy_gbs, row.ceiling.add_gbs, busbw / row.ceiling.copy_gbs);
-    for (const PeerTime& peer : row.peers) text += peer.us > 0 ? fmt::format(",{:.4f}", peer.us) : ",";
-    text += row.ratio() > 0 ? fmt::format(",{:.4f}\n", row.ratio()) : ",\n";
-  }
-  return text;
+  std::string out;
+  const auto line = [&](auto&& cell) {
+    bool first = true;
+    for (const Column& column : columns_) {
+      out += (first ? "" : ",") + cell(column);
+      first = false;
+    }
+    out += '\n';
+  };
+  line([](const Column& column) { return column.key; });
+  for (const Row& row : rows_) line([&](const Column& column) { return column.in_csv(row); });
+  return out;
 }
 
 std::string Report::json() const {
+  const bool cuda = plan_.device == Device::cuda;
   nlohmann::ordered_json out = {
       {"benchmark", "all_reduce"},
       {"command", plan_.command_line},
@@ -139,34 +222,48 @@ std::string Report::json() const {
       {"compiler", __VERSION__},
       {"machine", {{"cpu", cpu_model()}, {"cores", plan_.cores.size()}}},
       {"ranks", world_size_},
-      {"mode", plan_.threads ? "threads" : "processes"},
+      {"ranks_are", plan_.threads ? "threads" : "processes"},
       {"type", name(plan_.type)},
       {"op", name(plan_.op)},
       {"in_place", plan_.in_place},
       {"rounds", plan_.rounds},
       {"batches_per_round", plan_.batches},
-      {"rows", nlohmann::ordered_json::array()},
   };
+  if (cuda) {
+    out["machine"]["gpu"] = machine_;
+    out["ceiling_gbs"] = plan_.ceiling_gbs;
+    for (std::size_t i = 0; i < peers_about_.size(); ++i) {
+      out["peers"][plan_.peers[i]] = peers_absent_[i].empty() ? peers_about_[i] : "absent: " + peers_absent_[i];
+    }
+  }
+  out["rows"] = nlohmann::ordered_json::array();
   for (const Row& row : rows_) {
     nlohmann::ordered_json peers = nlohmann::ordered_json::object();
-    for (const PeerTime& peer : row.peers) {
-      if (peer.us > 0) peers[peer.name] = peer.us;
+    nlohmann::ordered_json peers_cpu = nlohmann::ordered_json::object();
+    for (std::size_t i = 0; i < row.peers.size(); ++i) {
+      if (row.peers[i].us > 0) peers[plan_.peers[i]] = row.peers[i].us;
+      if (row.peers[i].cpu_us > 0) peers_cpu[plan_.peers[i]] = row.peers[i].cpu_us;
     }
-    out["rows"].push_back({{"bytes", row.bytes},
-                           {"count", row.count},
-                           {"buffers", name(row.buffers)},
-                           {"algorithm", allfold::name(row.algorithm)},
-                           {"chosen", row.chosen},
-                           {"time_us", row.us},
-                           {"min_us", row.min_us},
-                           {"max_us", row.max_us},
-                           {"algbw_gbs", row.algbw_gbs()},
-                           {"busbw_gbs", row.busbw_gbs(world_size_)},
-                           {"check", check_text(row)},
-                           {"copy_gbs", row.ceiling.copy_gbs},
-                           {"add_gbs", row.ceiling.add_gbs},
-                           {"peers_us", std::move(peers)},
-                           {"ratio", row.ratio()}});
+    nlohmann::ordered_json entry = {{"bytes", row.bytes}, {"count", row.count}};
+    if (cuda) entry["mode"] = name(row.mode);
+    entry.update({{"buffers", name(row.buffers)},
+                  {"algorithm", allfold::name(row.algorithm)},
+                  {"chosen", row.chosen},
+                  {"time_us", row.us},
+                  {"min_us", row.min_us},
+                  {"max_us", row.max_us}});
+    if (row.cpu_us > 0) entry["cpu_us"] = row.cpu_us;
+    entry.update(
+        {{"algbw_gbs", row.algbw_gbs()}, {"busbw_gbs", row.busbw_gbs(world_size_)}, {"check", check_text(row)}});
+    if (cuda) {
+      entry["of_ceiling"] = of_ceiling(row);
+    } else {
+      entry.update({{"copy_gbs", row.ceiling.copy_gbs}, {"add_gbs", row.ceiling.add_gbs}});
+    }
+    entry["peers_us"] = std::move(peers);
+    if (!peers_cpu.empty()) entry["peers_cpu_us"] = std::move(peers_cpu);
+    entry["ratio"] = row.ratio();
+    out["rows"].push_back(std::move(entry));
   }
   return out.dump(1) + "\n";
 }

@@ -4,35 +4,33 @@
 /// The rows of a run: a table on the terminal, CSV and JSON for machines.
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include <allfold/policy/algorithm.hpp>
 
-#include "plan.hpp"
+#include "subject.hpp"
 
 namespace bench {
 
-/// Bandwidth of this machine's memory, each rank on its own core and all at once: GB/s of payload per rank.
-struct Ceiling {
-  double copy_gbs = 0;  ///< b = a: the faster of memcpy and streaming stores
-  double add_gbs = 0;   ///< b += a
-};
-
+/// Of a peer in a row, in the order of the plan's peers.
 struct PeerTime {
-  std::string name;
-  double us = 0;  ///< 0: this peer cannot run the case
+  double us = 0;  ///< 0: it cannot run the case
+  double cpu_us = 0;
 };
 
-/// One size, one kind of buffers, one algorithm.
+/// One size, one mode, one kind of buffers, one algorithm.
 struct Row {
   std::size_t bytes = 0;
   std::size_t count = 0;
+  Mode mode = Mode::calls;
   Buffers buffers = Buffers::symmetric;
   allfold::Algorithm algorithm = allfold::Algorithm::none;
   bool chosen = false;  ///< by the selector
   /// Of one call: the median, the least and the most over batches, each the slowest rank's mean.
   double us = 0, min_us = 0, max_us = 0;
+  double cpu_us = 0;  ///< the host's share of one call, where it does not wait for it
   bool checked = false, correct = true;
   Ceiling ceiling;
   std::vector<PeerTime> peers;
@@ -45,25 +43,44 @@ struct Row {
 
 class Report {
  public:
-  Report(const Plan& plan, int world_size) : plan_(plan), world_size_(world_size) {}
+  Report(const Plan& plan, int world_size);
 
-  void print_head() const;
+  void print_head(const Field& field);
   /// Prints the row and keeps it.
   void add(Row row);
+  /// The time is up before the messages of `bytes` and the larger ones.
+  void stop(std::size_t bytes);
   void print_summary() const;
   /// What --csv and --json ask for. @throws std::runtime_error if a file cannot be written.
   void write_files() const;
 
   const std::vector<Row>& rows() const { return rows_; }
   bool all_correct() const;
+  bool stopped() const { return stopped_; }
 
  private:
+  using Cell = std::function<std::string(const Row&)>;
+  struct Column {
+    std::string key;      ///< in CSV; empty: not there
+    std::string heading;  ///< in the table; empty: not there
+    int width = 0;        ///< negative: the text stands to the left
+    Cell in_table, in_csv;
+  };
+
+  void number(const char* key, const std::string& heading, int width, int decimals,
+              const std::function<double(const Row&)>& value);
+  void text(const char* key, const char* heading, int width, const Cell& value);
+  double of_ceiling(const Row& row) const { return row.busbw_gbs(world_size_) / plan_.ceiling_gbs; }
   std::string csv() const;
   std::string json() const;
 
   const Plan& plan_;
   int world_size_;
+  std::vector<Column> columns_;
   std::vector<Row> rows_;
+  std::string machine_;
+  std::vector<std::string> peers_about_, peers_absent_;
+  bool stopped_ = false;
 };
 
 /// Replaces the file's content. @throws std::runtime_error

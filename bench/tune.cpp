@@ -30,7 +30,7 @@ struct Stage {
 std::vector<Step> best_steps(const std::vector<Row>& rows, Buffers buffers) {
   std::map<std::size_t, std::array<double, algorithm_count>> log_times;
   for (const Row& row : rows) {
-    if (row.buffers != buffers || !row.correct) continue;
+    if (row.buffers != buffers || row.mode == Mode::eager || !row.correct) continue;
     const auto [at, is_new] = log_times.try_emplace(row.bytes);
     if (is_new) at->second.fill(impossible);
     at->second[static_cast<std::size_t>(row.algorithm)] = std::log(row.us);

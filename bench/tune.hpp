@@ -21,6 +21,7 @@ struct Step {
 
 /// The steps that serve one kind of buffers best: the choice with the least sum, over all sizes, of the logarithm of
 /// time, where each change of algorithm costs 10 %. So a size at which another was faster by chance makes no step.
+/// On GPUs the time is that in graphs.
 std::vector<Step> best_steps(const std::vector<Row>& rows, Buffers buffers);
 
 /// A table for TunedSelector, as text. The last step of each kind holds for every larger size.

@@ -23,6 +23,7 @@ namespace bench {
 class Turns {
  public:
   explicit Turns(const Plan& plan) : timeout_ms_(static_cast<int>(plan.timeout_s * 1000)) {
+    if (plan.device != Device::host) return;  // those on GPUs run in the ranks themselves
     for (const std::string& name : plan.peers) start(name, plan);
     if (peers_.empty() && !plan.peers.empty()) throw std::runtime_error("allfold_perf: no peer could be started");
     for (int rank = 0; rank < plan.ranks; ++rank) {

@@ -8,6 +8,7 @@
 /// allfold in a program compiled by nvcc: what allfold.hpp has, and GPU ranks.
 
 #include <allfold/allfold.hpp>
+#include <allfold/interop/cuda_floats.cuh>
 #include <allfold/topology/nvml.hpp>
 #include <allfold/topology/peer_access.cuh>
 #include <allfold/transport/nvlink.cuh>

@@ -198,8 +198,8 @@ ALLFOLD_COLD inline void check_options(const Where& where, const Options& option
   expect(options.timeout > Duration::zero(), "timeout", "more than zero");
   expect(options.rendezvous_timeout > Duration::zero(), "rendezvous_timeout", "more than zero");
   expect(options.channels >= 1 && options.channels <= 64, "channels", "1 to 64");
-  expect(options.blocks >= 0 && options.blocks <= 64, "blocks", "1 to 64, or 0");
-  expect(options.lanes >= 0 && options.lanes <= 64, "lanes", "1 to 64, or 0");
+  expect(options.blocks >= 0 && options.blocks <= 64, "blocks", "1 to 64, or 0 for the transport's choice");
+  expect(options.lanes >= 0 && options.lanes <= 64, "lanes", "1 to 64, or 0 for the transport's choice");
   expect(options.buffer_bytes >= 4096 && options.buffer_bytes <= (std::size_t{1} << 40), "buffer_bytes",
          "4096 bytes to 1 TiB");
 }

@@ -60,7 +60,7 @@ inline AlgorithmSet possible_algorithms(const Session& session, std::size_t elem
     set = set | AlgorithmSet::of(Algorithm::one_shot) | AlgorithmSet::of(Algorithm::two_shot);
     if (element_bytes <= largest_packet_element) {
       set = set | AlgorithmSet::of(Algorithm::one_shot_packet) | AlgorithmSet::of(Algorithm::two_shot_packet) |
-            AlgorithmSet::of(Algorithm::two_shot_push);
+            AlgorithmSet::of(Algorithm::one_shot_push) | AlgorithmSet::of(Algorithm::two_shot_push);
     }
   }
   if (session.mesh.quad != 0) set = set | AlgorithmSet::of(Algorithm::hybrid_cube_mesh);

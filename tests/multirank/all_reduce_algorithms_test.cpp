@@ -28,7 +28,7 @@ using Comm = allfold::Communicator<EverySelector>;
 constexpr std::initializer_list<Algorithm> any_buffer = {Algorithm::none, Algorithm::one_shot, Algorithm::two_shot};
 /// In packets, or in chunks of their own size.
 constexpr std::initializer_list<Algorithm> packets = {Algorithm::one_shot_packet, Algorithm::two_shot_packet,
-                                                      Algorithm::two_shot_push};
+                                                      Algorithm::one_shot_push, Algorithm::two_shot_push};
 constexpr std::size_t guard = allfold_test::guard_elems;
 
 /// Every placement of input and output: in private and symmetric memory, in place and not, aligned and not.

@@ -95,7 +95,7 @@ void random_call(Comm& comm, Buffer& buffer, Random& random) {
   allfold::CallOptions options;
   options.algorithm = random.pick({Algorithm::none, Algorithm::one_shot, Algorithm::two_shot});
   if (count <= 512 && kind < 5)
-    options.algorithm = random.pick({Algorithm::one_shot_packet, Algorithm::two_shot_packet, Algorithm::two_shot_push});
+    options.algorithm = random.pick({Algorithm::one_shot_packet, Algorithm::two_shot_packet, Algorithm::one_shot_push, Algorithm::two_shot_push});
   comm.all_reduce(std::span<float>(buffer.data(), count), allfold::sum, options);
 }
 

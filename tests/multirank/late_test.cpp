@@ -45,7 +45,8 @@ void stay_away(const allfold::Environment& environment, Algorithm algorithm, std
 
 TEST_CASE("a rank that stays away is named by all, in every algorithm") {
   for (const Algorithm algorithm : {Algorithm::none, Algorithm::one_shot, Algorithm::one_shot_packet,
-                                    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::two_shot_push}) {
+                                    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::one_shot_push,
+                                    Algorithm::two_shot_push}) {
     CAPTURE(allfold::name(algorithm));
     allfold_test::over_ranks({3}, [&](const allfold::Environment& environment) { stay_away(environment, algorithm, 8); });
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <allfold/base/config.hpp>
+#include <allfold/memory/signal.hpp>
 
 namespace allfold {
 
@@ -57,6 +58,11 @@ ALLFOLD_HD constexpr std::size_t share_of(std::size_t n, int parts, std::size_t 
     return (static_cast<std::uint32_t>(n) + words - 1) / words * grain;
   }
   return (n + unit - 1) / unit * grain;
+}
+
+/// The first of 2 * parts slots of an inbox that belong to the round so many before that of `epoch`.
+ALLFOLD_HD constexpr int push_slot(std::uint32_t epoch, int behind, int parts) noexcept {
+  return static_cast<int>((epoch - static_cast<std::uint32_t>(behind)) % push_slots) * 2 * parts;
 }
 
 /// How many elements of T a part is a multiple of, so that ranks and blocks share no cache line, where sizeof(T)

@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 
 #include <allfold/algo/fold.hpp>
 #include <allfold/memory/signal.hpp>
@@ -17,7 +18,7 @@ namespace allfold {
 /// says whether the collective goes on; after false a lane returns at once, touching nothing of a peer.
 ///
 ///   rank, world_size, block, blocks, lane, lanes     who and how many
-///   begin_round()                                    a new epoch; the same number of times on every rank
+///   begin_round(), epoch()                           a new epoch, the same number of times on every rank; the current
 ///   sync(ok) -> bool                                 the block's lanes meet; true if all came with true. What they did
 ///                                                    before is visible to all of them after
 ///   signal(peer, leg)                                release, to the same-numbered block
@@ -45,6 +46,7 @@ concept executor = requires(E& e, std::size_t n, bool ok, int peer, void* to, co
   { e.lane() } -> std::same_as<int>;
   { e.lanes() } -> std::same_as<int>;
   e.begin_round();
+  { e.epoch() } -> std::same_as<std::uint32_t>;
   { e.sync(ok) } -> std::same_as<bool>;
   e.signal(peer, Leg::start);
   { e.wait(peer, Leg::start, 0) } -> std::same_as<bool>;

@@ -89,11 +89,13 @@ ALLFOLD_HD Buffer slice(const Buffer& buffer, std::size_t begin) noexcept {
   return result;
 }
 
-/// A buffer of which only `rank`'s part is used, by itself.
-ALLFOLD_HD inline Buffer own_buffer(int rank, void* at) noexcept {
-  Buffer buffer;
-  buffer.at[rank] = at;
+/// The buffer with another pointer for `rank`'s part. No index that depends on the rank: kernels keep it in registers.
+ALLFOLD_HD inline Buffer with_part(Buffer buffer, int rank, void* at) noexcept {
+  for (int r = 0; r < max_window_ranks; ++r) buffer.at[r] = r == rank ? at : buffer.at[r];
   return buffer;
 }
+
+/// A buffer of which only `rank`'s part is used, by itself.
+ALLFOLD_HD inline Buffer own_buffer(int rank, void* at) noexcept { return with_part({}, rank, at); }
 
 }  // namespace allfold

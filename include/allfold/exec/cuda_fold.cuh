@@ -57,7 +57,7 @@ template <class Fold, int Most>
 __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes) {
   using Source = Vector<typename Fold::source>;
   using Result = Vector<typename Fold::result>;
-  constexpr int in_flight = Most >= 8 ? 1 : 8 / Most;  // vectors of each source that a lane has under way
+  constexpr int in_flight = Most >= 4 ? 1 : 4 / Most;  // vectors of each source that a lane has under way
   const std::size_t vectors = n / Source::elems;
   const auto stride = static_cast<std::size_t>(lanes);
   for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {

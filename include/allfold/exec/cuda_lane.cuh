@@ -66,23 +66,21 @@ class CudaLane {
   template <class Fold>
   ALLFOLD_DEVICE void fold(const Fold& fold, const Buffer& sources, const Operands& operands, const Buffer& targets,
                            RankMask mask, std::size_t n) const {
+    using Result = typename Fold::result;
     FoldPlan<Fold, Most> plan;
     plan.sources = operands.count;
-    plan.targets = 0;
 #pragma unroll
     for (int o = 0; o < Most; ++o) {
-      plan.from[o] = o < operands.count ? static_cast<const typename Fold::source*>(sources.at[operands.rank[o]])
-                                        : nullptr;
+      plan.from[o] =
+          o < operands.count ? static_cast<const typename Fold::source*>(sources.at[operands.rank[o]]) : nullptr;
     }
-    // This rank's own memory first, then its neighbour's: so ranks store to different peers at a time. The mask is of
-    // this rank alone, or of all.
+    // The mask is of all ranks, or of this one alone.
+    const bool to_all = mask == all_ranks(world_size());
+    plan.targets = to_all ? world_size() : 1;
 #pragma unroll
-    for (int i = 0; i < Most; ++i) {
-      const int r = nth_rank(i);
-      const bool taken = i < world_size() && has_rank(mask, r);
-      plan.to[i] = taken ? static_cast<typename Fold::result*>(targets.at[r]) : nullptr;
-      plan.targets += taken ? 1 : 0;
-    }
+    for (int r = 0; r < Most; ++r) plan.to[r] = static_cast<Result*>(targets.at[r]);
+#pragma unroll
+    for (int r = 1; r < Most; ++r) plan.to[0] = !to_all && r == rank() ? plan.to[r] : plan.to[0];
     fold_block(fold, plan, n, lane(), lanes_);
   }
 
@@ -189,10 +187,6 @@ class CudaLane {
     }
   }
 
-  ALLFOLD_DEVICE int nth_rank(int n) const {
-    return rank() + n < world_size() ? rank() + n : rank() + n - world_size();
-  }
-
   ALLFOLD_DEVICE std::uint64_t expected(int peer, Leg leg) const {
     return make_signal(leg == Leg::group ? view_.group_epochs()[peer] + 1 : epoch_, wait_.tag());
   }
@@ -266,11 +260,13 @@ class CudaLane {
   ALLFOLD_DEVICE bool receive_all(Stage stage, unsigned slot, Unit (&unit)[Most], Expects&& expects) {
     const DevicePacket* const first = packets_at(rank(), packets_offset(stage, 0, slot));
     std::uint32_t differs[Most];
+#pragma unroll
+    for (int r = 0; r < Most; ++r) differs[r] = r < world_size() && expects(r) ? 1 : 0;
     const auto look = [&] {
       std::uint32_t any = 0;
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        differs[r] = r < world_size() && expects(r) ? unit[r].look(first + r * DeviceLayout::packets, epoch_) : 0;
+        if (differs[r] != 0) differs[r] = unit[r].look(first + r * DeviceLayout::packets, epoch_);
       }
 #pragma unroll
       for (int r = 0; r < Most; ++r) any |= differs[r];

@@ -29,7 +29,7 @@ class CudaWait {
       const Arrival now = look();
       if (now == Arrival::here) return true;
       if (now == Arrival::mismatched) return fail(view_, call_, ErrorCode::mismatch, peer());
-      if (looks % looks_between_checks != 0) continue;
+      if (__builtin_expect(looks % looks_between_checks != 0, 1)) continue;
       since_ = look_around(view_, call_, block_, first_epoch_, since_, peer());
       if (since_ == failed) return look() == Arrival::here;  // the failure may be of a later call
     }
@@ -61,8 +61,8 @@ class CudaWait {
     int late = peer;
     for (int r = view.layout.world_size - 1; r >= 0 && !is_group(call); --r) {
       if (r == view.rank) continue;
-      const Arrival entered = arrival(ptx::load_acquire(view.signal(view.rank, block, Leg::start, r)),
-                                      make_signal(first_epoch, call.tag));
+      const Arrival entered =
+          arrival(ptx::load_acquire(view.signal(view.rank, block, Leg::start, r)), make_signal(first_epoch, call.tag));
       if (entered == Arrival::not_yet) late = r;
       if (entered != Arrival::mismatched) continue;
       fail(view, call, ErrorCode::mismatch, r);
@@ -100,9 +100,7 @@ class CudaWait {
     ptx::store_release(view.host_abort, standing);
   }
 
-  static __device__ bool is_group(const DeviceCall& call) {
-    return call.record.operation == Operation::group_barrier;
-  }
+  static __device__ bool is_group(const DeviceCall& call) { return call.record.operation == Operation::group_barrier; }
 
   const DeviceChannelView& view_;
   const DeviceCall& call_;

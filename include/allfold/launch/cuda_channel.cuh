@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -110,12 +111,24 @@ const void* kernel_for(int world_size) {
   return reinterpret_cast<const void*>(&all_reduce_kernel<A, 0, Reduction>);
 }
 
+template <Algorithm A, int World, class Reduction>
+const void* brief_kernel_of(int threads) {
+  if constexpr (most_brief_threads(World) > most_threads) {
+    constexpr int most = most_brief_threads(World);
+    if (threads > most_threads)
+      return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, World, most, Reduction>);
+  }
+  return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, World, most_threads, Reduction>);
+}
+
 template <Algorithm A, class Reduction>
-const void* brief_kernel_for(int world_size) {
-  if (world_size == 2) return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 2, Reduction>);
-  if (world_size == 4) return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 4, Reduction>);
-  if (world_size == 8) return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 8, Reduction>);
-  return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 0, Reduction>);
+const void* brief_kernel_for(int world_size, int threads) {
+  switch (world_size) {
+    case 2: return brief_kernel_of<A, 2, Reduction>(threads);
+    case 4: return brief_kernel_of<A, 4, Reduction>(threads);
+    case 8: return brief_kernel_of<A, 8, Reduction>(threads);
+    default: return brief_kernel_of<A, 0, Reduction>(threads);
+  }
 }
 
 /// Whether each lane of the grid has one unit of packets at most, of whole words.
@@ -125,7 +138,8 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
   using Unit = PacketUnit<T>;
   const auto address = reinterpret_cast<std::uintptr_t>(call.in) | reinterpret_cast<std::uintptr_t>(call.out);
   const auto lanes = static_cast<std::size_t>(shape.blocks * shape.lanes);
-  const std::size_t most = lanes * Unit::elems * (A == Algorithm::two_shot_packet ? static_cast<std::size_t>(world_size) : 1);
+  const std::size_t most =
+      lanes * Unit::elems * (A == Algorithm::two_shot_packet ? static_cast<std::size_t>(world_size) : 1);
   return call.count != 0 && call.count <= most && ((address | call.count * sizeof(T)) & 3U) == 0 &&
          shape.lanes * Unit::packets <= DeviceLayout::packets;
 }
@@ -134,13 +148,15 @@ template <Algorithm A, class Reduction>
 void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& call, const DeviceCall& meta,
                         cudaStream_t stream) {
   const int ranks = channel.view().layout.world_size;
-  const GridShape shape = device_shape(A, call.count * sizeof(typename Reduction::value_type), ranks,
-                                       channel.most_blocks());
+  GridShape shape = device_shape(A, call.count * sizeof(typename Reduction::value_type), ranks, channel.most_blocks());
   const void* kernel = nullptr;
   if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {
-    if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks);
+    if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks, shape.lanes + watch_threads);
   }
-  if (kernel == nullptr) kernel = kernel_for<A, Reduction>(ranks);
+  if (kernel == nullptr) {
+    kernel = kernel_for<A, Reduction>(ranks);
+    shape.lanes = std::min(shape.lanes, most_threads - (sends_packets<A> ? watch_threads : 0));
+  }
   channel.enqueue(kernel, shape, sends_packets<A> ? watch_threads : 0, stream, meta, call);
 }
 
@@ -162,6 +178,7 @@ std::optional<Failure> launch_all_reduce(CudaChannel& channel, Candidates<Set>, 
   if_it_is.template operator()<Algorithm::one_shot_packet>();
   if_it_is.template operator()<Algorithm::two_shot>();
   if_it_is.template operator()<Algorithm::two_shot_packet>();
+  if_it_is.template operator()<Algorithm::one_shot_push>();
   if_it_is.template operator()<Algorithm::two_shot_push>();
   if_it_is.template operator()<Algorithm::hybrid_cube_mesh>();
   return std::nullopt;

@@ -64,13 +64,13 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
 }
 
 /// An algorithm that sends packets, for calls of one round in which each lane has one unit at most, of whole words.
-template <Algorithm A, int World, class Reduction>
-ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
+template <Algorithm A, int World, int Threads, class Reduction>
+ALLFOLD_KERNEL void __launch_bounds__(Threads, 1)
     brief_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                             const __grid_constant__ AllReduceCall<Reduction> call) {
   const std::uint32_t epoch = enter_call(view);
   const int lanes = static_cast<int>(blockDim.x) - watch_threads;
-  if (static_cast<int>(threadIdx.x) >= lanes) {
+  if (__builtin_expect(static_cast<int>(threadIdx.x) >= lanes, 0)) {
     watch_call(view, meta, epoch);
     return;
   }
@@ -78,8 +78,8 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
   e.template plan_brief<typename Reduction::value_type>();
   e.begin_round();
   const Range all{0, call.count & 0x7fffffffU};  // such a call is short, and the compiler may know it
-  const bool ok = A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all)
-                                                  : two_shot_packet_round(e, call, all);
+  const bool ok =
+      A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all) : two_shot_packet_round(e, call, all);
   if (e.sync(ok)) leave_call(view, e.epoch());
 }
 

@@ -39,16 +39,18 @@ constexpr GridShape spread(std::size_t units, int lanes, int most_lanes, int mos
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
   const auto ranks = static_cast<std::size_t>(world_size);
-  constexpr int packet_lanes = most_threads - watch_threads;
+  const int packet_lanes = most_brief_threads(world_size) - watch_threads;
   switch (algorithm) {
-    case Algorithm::one_shot_packet: return detail::spread((bytes + 11) / 12, 256, packet_lanes, most_blocks);
-    case Algorithm::two_shot_packet:
-      return detail::spread((bytes / ranks + 12) / 12, 256, packet_lanes, most_blocks);
+    case Algorithm::one_shot_packet: return detail::spread((bytes + 11) / 12, 128, packet_lanes, most_blocks);
+    case Algorithm::two_shot_packet: return detail::spread((bytes / ranks + 12) / 12, 128, packet_lanes, most_blocks);
     case Algorithm::one_shot:
     case Algorithm::hybrid_cube_mesh: return detail::spread(bytes / 16, most_threads, most_threads, most_blocks);
     case Algorithm::none:
     case Algorithm::two_shot: return detail::spread(bytes / 16 / ranks, most_threads, most_threads, most_blocks);
-    case Algorithm::two_shot_push: return {bytes < (std::size_t{1} << 20) ? 1 : most_blocks, most_threads};
+    case Algorithm::one_shot_push: return detail::spread(bytes / 16, most_threads, most_threads, most_blocks);
+    case Algorithm::two_shot_push:
+      // A power of two, where there are as many: then shards are cut into blocks and chunks of one length.
+      return detail::spread(bytes / 16 / ranks, most_threads, most_threads, most_blocks < 128 ? most_blocks : 128);
   }
   return {};
 }

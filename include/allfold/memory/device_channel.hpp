@@ -15,6 +15,9 @@ namespace allfold {
 /// No block has more threads, so that every SM holds a block of any kernel of the library, with registers enough.
 inline constexpr int most_threads = 512;
 
+/// The same where packets are one unit a lane: of two ranks, a lane needs half the registers.
+constexpr int most_brief_threads(int world_size) noexcept { return world_size == 2 ? 2 * most_threads : most_threads; }
+
 /// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
 /// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
 struct alignas(32) BlockState {
@@ -47,8 +50,7 @@ struct DeviceLayout {
   /// Packets of one block, parity, stage and source.
   static constexpr int packets = 1024;
 
-  static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes,
-                         std::size_t inbox_slot_bytes) noexcept {
+  static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes, std::size_t inbox_slot_bytes) noexcept {
     DeviceLayout layout{.world_size = world_size,
                         .blocks = blocks,
                         .staging_bytes = staging_bytes,
@@ -58,8 +60,8 @@ struct DeviceLayout {
     layout.groups_offset = sizeof(BlockState) * n;
     layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
     layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
-    layout.staging_offset = line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks *
-                                                                std::size_t{packets});
+    layout.staging_offset =
+        line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks * std::size_t{packets});
     layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
     layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
     return layout;
@@ -79,9 +81,7 @@ struct DeviceChannelView {
   std::uint64_t* host_abort = nullptr;  ///< the same in memory of the host, for the host
   PublishedCall* report = nullptr;      ///< in memory of the host: the call in which this rank met the failure
 
-  ALLFOLD_HD BlockState* state(int block) const noexcept {
-    return reinterpret_cast<BlockState*>(part[rank]) + block;
-  }
+  ALLFOLD_HD BlockState* state(int block) const noexcept { return reinterpret_cast<BlockState*>(part[rank]) + block; }
 
   /// [peer] how many barriers of groups this rank has had with that peer.
   ALLFOLD_HD std::uint32_t* group_epochs() const noexcept {
@@ -98,9 +98,10 @@ struct DeviceChannelView {
   /// two sets: who sends in epoch e + 2 has seen the peer enter e + 1, hence leave e. `world_size` is the layout's; a
   /// kernel may know it better.
   ALLFOLD_HD std::size_t packets_offset(int world_size, int block, std::uint32_t epoch, Stage stage) const noexcept {
-    const auto set = (static_cast<std::uint32_t>(block) * 2 + (epoch & 1U)) * stage_count + static_cast<unsigned>(stage);
-    return layout.packets_offset + std::size_t{set * static_cast<unsigned>(world_size)} * DeviceLayout::packets *
-                                       sizeof(DevicePacket);
+    const auto set =
+        (static_cast<std::uint32_t>(block) * 2 + (epoch & 1U)) * stage_count + static_cast<unsigned>(stage);
+    return layout.packets_offset +
+           std::size_t{set * static_cast<unsigned>(world_size)} * DeviceLayout::packets * sizeof(DevicePacket);
   }
 
   /// Staging memory as a buffer that begins `offset` bytes into every rank's.

@@ -19,13 +19,14 @@ enum class Algorithm : std::uint8_t {
   two_shot,
   two_shot_packet,
   hybrid_cube_mesh,
+  one_shot_push,
   two_shot_push
 };
 
 inline constexpr Algorithm all_algorithms[] = {
-    Algorithm::none,     Algorithm::one_shot,        Algorithm::one_shot_packet,
-    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::hybrid_cube_mesh,
-    Algorithm::two_shot_push};
+    Algorithm::none,          Algorithm::one_shot,        Algorithm::one_shot_packet,
+    Algorithm::two_shot,      Algorithm::two_shot_packet, Algorithm::hybrid_cube_mesh,
+    Algorithm::one_shot_push, Algorithm::two_shot_push};
 
 constexpr std::string_view name(Algorithm algorithm) noexcept {
   switch (algorithm) {
@@ -35,6 +36,7 @@ constexpr std::string_view name(Algorithm algorithm) noexcept {
     case Algorithm::two_shot: return "two_shot";
     case Algorithm::two_shot_packet: return "two_shot_packet";
     case Algorithm::hybrid_cube_mesh: return "hybrid_cube_mesh";
+    case Algorithm::one_shot_push: return "one_shot_push";
     case Algorithm::two_shot_push: return "two_shot_push";
   }
   return "?";
@@ -44,7 +46,7 @@ constexpr std::string_view name(Algorithm algorithm) noexcept {
 struct AlgorithmSet {
   std::uint8_t bits = 0;
 
-  ALLFOLD_HD static constexpr AlgorithmSet all() noexcept { return {0x7f}; }
+  ALLFOLD_HD static constexpr AlgorithmSet all() noexcept { return {0xff}; }
   ALLFOLD_HD static constexpr AlgorithmSet of(Algorithm algorithm) noexcept {
     return {static_cast<std::uint8_t>(1U << static_cast<unsigned>(algorithm))};
   }

@@ -35,15 +35,15 @@ inline constexpr TuningRow default_tuning_rows[] = {
     {8, false, unlimited_bytes, Algorithm::two_shot_packet},
 };
 
-/// For GPUs linked by NVLink.
+/// For GPUs linked by NVLink; the rows of eight are set between what two and four measured.
+/// Source: bench/results/h200-tuning.txt.
 inline constexpr TuningRow device_tuning_rows[] = {
-    {2, true, std::size_t{512} << 10, Algorithm::one_shot_packet},
-    {2, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
-    {2, true, std::size_t{4} << 20, Algorithm::two_shot},
+    {2, true, std::size_t{1} << 20, Algorithm::one_shot_packet},
+    {2, true, std::size_t{2} << 20, Algorithm::one_shot_push},
+    {2, true, std::size_t{8} << 20, Algorithm::two_shot},
     {2, true, unlimited_bytes, Algorithm::two_shot_push},
-    {2, false, std::size_t{512} << 10, Algorithm::one_shot_packet},
-    {2, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
-    {2, false, unlimited_bytes, Algorithm::two_shot_push},
+    {2, false, std::size_t{1} << 20, Algorithm::one_shot_packet},
+    {2, false, unlimited_bytes, Algorithm::one_shot_push},
     {4, true, std::size_t{128} << 10, Algorithm::one_shot_packet},
     {4, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {4, true, std::size_t{4} << 20, Algorithm::two_shot},

@@ -131,7 +131,8 @@ class NvlinkTransport {
 
     const int blocks = agree_on_blocks(meeting, *state, ranks, options);
     const DeviceLayout layout =
-        DeviceLayout::of(state->world_size, blocks, line_up(options.buffer_bytes), inbox_slot_bytes);
+        DeviceLayout::of(state->world_size, blocks, line_up(options.buffer_bytes),
+                         inbox_slot_bytes / static_cast<std::size_t>(state->world_size) / 512 * 512);
     const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
     state->parts = share_device_memory(meeting, state->driver, state->device, *state->exchange, state->addresses,
                                        control_serial, bytes);
@@ -150,8 +151,7 @@ class NvlinkTransport {
       view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
       view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
       view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
-      state->channels.push_back(
-          std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, overlaps));
+      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, overlaps));
     }
     state_ = std::move(state);
   }
@@ -197,7 +197,8 @@ class NvlinkTransport {
   }
 
  private:
-  static constexpr std::size_t inbox_slot_bytes = std::size_t{16} << 10;
+  /// Of one slot of all ranks.
+  static constexpr std::size_t inbox_slot_bytes = std::size_t{128} << 10;
   static constexpr std::size_t host_control_bytes = 4096;
   static constexpr std::size_t device_control_bytes = 512;
   /// Of the exchange of control memory; allocations count from 1.
@@ -257,17 +258,17 @@ class NvlinkTransport {
     const bool same_process =
         std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
     const std::size_t bytes = host_control_bytes + sizeof(PublishedCall) * static_cast<std::size_t>(options.channels);
-    state.control = same_process
-                        ? share_among_threads(meeting, bytes)
-                        : share_among_processes(meeting, *state.exchange, state.addresses, 0, bytes);
+    state.control = same_process ? share_among_threads(meeting, bytes)
+                                 : share_among_processes(meeting, *state.exchange, state.addresses, 0, bytes);
     // Of threads, each registers its own part for all of them. Of processes, each registers what it uses of its own
     // mappings.
     for (int r = 0; r < state.world_size; ++r) {
       if (r != state.rank && (same_process || r != 0)) continue;
       void* const part = state.control.part[r]->data();
-      check_cuda(meeting.where(),
-                 cudaHostRegister(part, state.control.part[r]->size(), cudaHostRegisterPortable | cudaHostRegisterMapped),
-                 {"memory of the host could not be shown to the GPU"});
+      check_cuda(
+          meeting.where(),
+          cudaHostRegister(part, state.control.part[r]->size(), cudaHostRegisterPortable | cudaHostRegisterMapped),
+          {"memory of the host could not be shown to the GPU"});
       state.registered.push_back(part);
     }
     meeting.barrier("control memory is shared");
@@ -300,8 +301,8 @@ class NvlinkTransport {
       words.at[r] = static_cast<char*>(state.parts.part[r]->data()) + verify_offset;
     }
     // Kernels report to memory of the host: a copy would not show that a kernel's accesses arrive.
-    int* const wrong = reinterpret_cast<int*>(
-        &static_cast<ControlBlock*>(state.control.part[state.rank]->data())->verify[state.rank]);
+    int* const wrong =
+        reinterpret_cast<int*>(&static_cast<ControlBlock*>(state.control.part[state.rank]->data())->verify[state.rank]);
     int* const wrong_on_device = reinterpret_cast<int*>(
         &on_device<ControlBlock>(where, state.control.part[state.rank]->data())->verify[state.rank]);
     *wrong = -1;
@@ -315,9 +316,10 @@ class NvlinkTransport {
     check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be read"});
     const int pair = __atomic_load_n(wrong, __ATOMIC_ACQUIRE);
     if (pair < 0) return;
-    throw PeerError(where, pair / max_window_ranks,
-                    {"what the GPU of rank ", pair / max_window_ranks, " wrote into memory of rank ",
-                     pair % max_window_ranks, " did not arrive; expected GPUs with peer access; see nvidia-smi topo -p2p w"});
+    throw PeerError(
+        where, pair / max_window_ranks,
+        {"what the GPU of rank ", pair / max_window_ranks, " wrote into memory of rank ", pair % max_window_ranks,
+         " did not arrive; expected GPUs with peer access; see nvidia-smi topo -p2p w"});
   }
   static constexpr std::size_t verify_offset = 64;
 

@@ -4,6 +4,7 @@
 #include <allfold/algo/symmetric/hybrid_cube_mesh.hpp>
 #include <allfold/algo/symmetric/one_shot.hpp>
 #include <allfold/algo/symmetric/one_shot_packet.hpp>
+#include <allfold/algo/symmetric/one_shot_push.hpp>
 #include <allfold/algo/symmetric/two_shot.hpp>
 #include <allfold/algo/symmetric/two_shot_packet.hpp>
 #include <allfold/algo/symmetric/two_shot_push.hpp>
@@ -35,6 +36,9 @@ ALLFOLD_HD bool all_reduce(E& e, Candidates<Set>, Algorithm algorithm, const All
   }
   if constexpr (has(Algorithm::hybrid_cube_mesh)) {
     if (algorithm == Algorithm::hybrid_cube_mesh) return hybrid_cube_mesh(e, call);
+  }
+  if constexpr (has(Algorithm::one_shot_push)) {
+    if (algorithm == Algorithm::one_shot_push) return one_shot_push(e, call);
   }
   if constexpr (has(Algorithm::two_shot_push)) {
     if (algorithm == Algorithm::two_shot_push) return two_shot_push(e, call);

@@ -41,10 +41,10 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
     if (!meet(e, Leg::start, everyone)) return false;
 
     const Range mine = block_part(me);
-    Buffer inputs = stage_in ? staged(0, mine) : slice<T>(call.inputs, mine.begin);
-    Buffer outputs = stage_out ? staged(stage_bytes, mine) : slice<T>(call.outputs, mine.begin);
-    inputs.at[me] = const_cast<T*>(call.in + mine.begin);
-    outputs.at[me] = call.out + mine.begin;
+    const Buffer inputs = with_part(stage_in ? staged(0, mine) : slice<T>(call.inputs, mine.begin), me,
+                                    const_cast<T*>(call.in + mine.begin));
+    const Buffer outputs = with_part(stage_out ? staged(stage_bytes, mine) : slice<T>(call.outputs, mine.begin), me,
+                                     call.out + mine.begin);
     e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone), outputs,
            everyone, mine.size());
     if (!meet(e, Leg::done, everyone)) return false;

@@ -16,8 +16,8 @@ ALLFOLD_ANY_SIDE_BEGIN
 /// links carry faster than loads. A block folds push_lag chunks behind what it pushes, so that both motions overlap.
 /// Any input; an output that peers cannot reach is filled from the inbox, push_lag chunks later still.
 ///
-/// A slot is free again without a word: who pushes chunk c has seen its peer announce chunk c - push_lag - 1, and the
-/// peer had then folded (and collected) all that lay in the slot.
+/// A slot is free again without a word: who pushes in a round has seen its peer announce that of push_lag + 1 rounds ago,
+/// and the peer had then folded (and collected) all that lay in the slot.
 ///
 /// In place is safe: a chunk of results arrives only where this rank has pushed its own input before.
 ALLFOLD_ANY_SIDE
@@ -39,51 +39,54 @@ ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
     const std::size_t begin = part.begin + static_cast<std::size_t>(chunk) * chunk_elems;
     return Range{begin, begin + chunk_elems}.clip(part.end);
   };
-  const auto input_slot = [&](int chunk, int from) { return chunk % push_slots * 2 * ranks + from; };
-  const auto result_slot = [&](int chunk, int from) { return input_slot(chunk, from) + ranks; };
+  // Of the chunk that was pushed so many rounds `behind`.
+  const auto input_slot = [&](int behind, int from) { return push_slot(e.epoch(), behind, ranks) + from; };
+  const auto result_slot = [&](int behind, int from) { return input_slot(behind, from) + ranks; };
   const auto nth_peer = [&](int n) { return me + n < ranks ? me + n : me + n - ranks; };
 
   // Shard 0 is the longest, so every rank counts as many chunks.
   const int chunks = static_cast<int>((block_part(0).size() + chunk_elems - 1) / chunk_elems);
   const int rounds = chunks + (stage_out ? 2 : 1) * push_lag;
+  bool ok = true;
   for (int round = 0; round < rounds; ++round) {
     e.begin_round();
     if (round < chunks) {
       for (int n = 1; n < ranks; ++n) {
         const int peer = nth_peer(n);
         const Range part = chunk_of(peer, round);
-        e.copy(e.inbox(peer, input_slot(round, me)), call.in + part.begin, part.size() * sizeof(T));
+        e.copy(e.inbox(peer, input_slot(0, me)), call.in + part.begin, part.size() * sizeof(T));
       }
-      if (!announce(e, Leg::start, everyone)) return false;
+      if (!announce(e, Leg::start, everyone, ok)) return false;
     }
     const int folding = round - push_lag;
-    if (folding >= 0 && folding < chunks) {
-      if (!await(e, Leg::start, everyone, push_lag)) return false;
+    ok = ok && (folding < 0 || folding >= chunks || await_alone(e, Leg::start, everyone, push_lag));
+    if (ok && folding >= 0 && folding < chunks) {
       const Range part = chunk_of(me, folding);
       Buffer inputs;
       Buffer outputs = stage_out ? Buffer{} : slice<T>(call.outputs, part.begin);
-      for (int r = 0; r < ranks; ++r) {
-        inputs.at[r] = e.inbox(me, input_slot(folding, r));
-        if (stage_out) outputs.at[r] = e.inbox(r, result_slot(folding, me));
+      for (int r = 0; r < max_window_ranks; ++r) {
+        if (r >= ranks) break;
+        inputs.at[r] = e.inbox(me, input_slot(push_lag, r));
+        if (stage_out) outputs.at[r] = e.inbox(r, result_slot(push_lag, me));
       }
-      inputs.at[me] = const_cast<T*>(call.in + part.begin);
-      outputs.at[me] = call.out + part.begin;
+      inputs = with_part(inputs, me, const_cast<T*>(call.in + part.begin));
+      outputs = with_part(outputs, me, call.out + part.begin);
       e.fold(FullFold<Reduction>{call.reduction, ranks}, inputs, Operands::ascending(everyone), outputs, everyone,
              part.size());
-      if (stage_out && !announce(e, Leg::folded, everyone)) return false;
     }
+    if (stage_out && folding >= 0 && folding < chunks && !announce(e, Leg::folded, everyone, ok)) return false;
     const int collecting = round - 2 * push_lag;
     if (stage_out && collecting >= 0) {
-      if (!await(e, Leg::folded, everyone, push_lag)) return false;
+      ok = ok && await_alone(e, Leg::folded, everyone, push_lag);
+      if (!ok) continue;
       for (int n = 1; n < ranks; ++n) {
         const int peer = nth_peer(n);
         const Range part = chunk_of(peer, collecting);
-        e.copy(call.out + part.begin, e.inbox(me, result_slot(collecting, peer)), part.size() * sizeof(T));
+        e.copy(call.out + part.begin, e.inbox(me, result_slot(2 * push_lag, peer)), part.size() * sizeof(T));
       }
     }
   }
-  if (rounds == 0) e.begin_round();
-  return meet(e, Leg::done, everyone);
+  return announce(e, Leg::done, everyone, ok) && await(e, Leg::done, everyone);
 }
 
 ALLFOLD_ANY_SIDE_END

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include <cuda_fp16.h>
+
+#include "subject.cuh"
+
+namespace bench {
+
+std::unique_ptr<Subject> make_float16_subject(std::shared_ptr<Gpu> gpu, const allfold::Environment& environment,
+                                              allfold::TcpStore& store) {
+  return std::make_unique<CudaSubject<__half>>(std::move(gpu), environment, store);
+}
+
+}  // namespace bench

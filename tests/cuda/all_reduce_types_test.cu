@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+#include <doctest/doctest.h>
+
+#include <allfold/allfold.cuh>
+
+#include <support/gpu_all_reduce.cuh>
+
+using allfold::Algorithm;
+using allfold_test::RankGpu;
+
+namespace {
+
+// One algorithm each, so that few kernels are compiled: packets, whose payload elements may not divide, and one_shot.
+using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
+using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
+
+constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
+constexpr std::size_t most = 30011;
+
+template <class T, class Comm, class Op>
+void check_type(const Op& op) {
+  allfold_test::over_gpus({2, 3, 8}, [&op](const allfold::Environment& environment, RankGpu& gpu) {
+    allfold_test::GpuChecks<T, Op> checks(gpu, environment, op, most, 20261204);
+    Comm comm = Comm::create(environment, allfold_test::gpu_options());
+    checks.check_counts(comm, counts);
+  });
+}
+
+/// 12 bytes, which divide no packet evenly; joined in rank order alone.
+struct Third {
+  std::uint32_t a, b, c;
+
+  Third() = default;
+  explicit Third(std::uint32_t word) : a(word), b(word * 3), c(word >> 3) {}
+};
+
+struct JoinThirds {
+  static constexpr std::string_view name = "join_thirds";
+
+  ALLFOLD_HD Third operator()(const Third& x, const Third& y) const {
+    Third z;
+    z.a = x.a + y.a;
+    z.b = x.b * 31 + y.b;
+    z.c = x.c ^ y.c;
+    return z;
+  }
+};
+
+/// 40 bytes: more than any packet holds.
+struct Wide {
+  std::uint64_t words[5];
+
+  Wide() = default;
+  explicit Wide(std::uint32_t word) {
+    for (std::uint64_t i = 0; i < 5; ++i) words[i] = word * (i + 1);
+  }
+  ALLFOLD_HD friend Wide operator+(const Wide& a, const Wide& b) {
+    Wide c;
+    for (int i = 0; i < 5; ++i) c.words[i] = a.words[i] + b.words[i];
+    return c;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("8-bit integers") {
+  NEEDS_GPU();
+  check_type<std::int8_t, Plain>(allfold::sum);
+  check_type<std::uint8_t, Packets>(allfold::max);
+}
+
+TEST_CASE("32- and 64-bit integers") {
+  NEEDS_GPU();
+  check_type<std::int32_t, Packets>(allfold::product);
+  check_type<std::int64_t, Plain>(allfold::min);
+}
+
+TEST_CASE("bool") {
+  NEEDS_GPU();
+  check_type<bool, Packets>(allfold::lxor);
+}
+
+TEST_CASE("double") {
+  NEEDS_GPU();
+  check_type<double, Plain>(allfold::sum);
+}
+
+TEST_CASE("16-bit floats are folded in float and rounded once") {
+  NEEDS_GPU();
+  check_type<__half, Plain>(allfold::sum);
+  check_type<allfold::float16, Packets>(allfold::sum);
+}
+
+TEST_CASE("8-bit floats are folded in float and rounded once") {
+  NEEDS_GPU();
+  check_type<__nv_fp8_e4m3, Packets>(allfold::sum);
+  check_type<__nv_fp8_e5m2, Plain>(allfold::sum);
+}
+
+TEST_CASE("operators with a step before or after the sum") {
+  NEEDS_GPU();
+  check_type<__nv_bfloat16, Plain>(allfold::avg);
+  check_type<float, Packets>(allfold::premul_sum(1.0F / 3));
+}
+
+TEST_CASE("a user's type with a user's operator that does not commute") {
+  NEEDS_GPU();
+  check_type<Third, Packets>(JoinThirds{});
+}
+
+TEST_CASE("a user's type wider than a packet") {
+  NEEDS_GPU();
+  check_type<Wide, Plain>(allfold::sum);
+}
