@@ -68,7 +68,7 @@ class Board {
                           allfold::Deadline) {
     const std::lock_guard lock(mutex_);
     const auto at = values_.find(key);
-    const std::string now = at == values_.end() ? "" : at->second;
+    std::string now = at == values_.end() ? "" : at->second;
     if (now != expected) return now;
     put(key, desired);
     return std::string(desired);

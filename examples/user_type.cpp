@@ -38,8 +38,8 @@ void run_rank(const allfold::Environment& environment) {
   const int rank = comm.rank();
 
   // Who has the largest value of each column? Column c's is at rank c.
-  std::vector<Found> columns;
-  for (int c = 0; c < comm.world_size(); ++c) columns.push_back({c == rank ? 9.5F : static_cast<float>(rank), rank});
+  std::vector<Found> columns(static_cast<std::size_t>(comm.world_size()), {static_cast<float>(rank), rank});
+  columns[static_cast<std::size_t>(rank)].value = 9.5F;
   comm.all_reduce(columns, Larger{});
   for (int c = 0; c < comm.world_size(); ++c) expect(columns[static_cast<std::size_t>(c)].rank == c);
 

@@ -145,6 +145,22 @@ class BasicCommunicator {
     }
   }
 
+  /// An all-reduce for a kernel of the caller's to run, on the GPU: `allfold::all_reduce(plan)` in whole blocks.
+  /// Shape: in, out: [count] elements of T; the same buffer, or disjoint.   Collective: every rank, same count, T and
+  /// operator; each launch of the kernel is one collective on the channel.   Sync: the host enqueues nothing.
+  /// @throws UsageError.
+  template <contiguous_elements In, contiguous_elements Out, class Op>
+  auto device_all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
+    using T = element_of<Out>;
+    static_assert(Transport::device, "allfold: device_all_reduce is for GPU ranks; use NvlinkTransport, or all_reduce");
+    check_reduction<Op, T>();
+    const Where where = session_.where("device_all_reduce");
+    auto& channel = channel_of(where, options);
+    const auto prepared = prepare(where, static_cast<const T*>(std::data(in)), std::size(in), std::data(out),
+                                  std::size(out), Reduction<Op, T>{op}, options);
+    return describe_all_reduce(channel, prepared.call, prepared.record, prepared.launch);
+  }
+
   /// The algorithm that all_reduce would take for these buffers; `none` is the fallback, two_shot in chunks.
   template <contiguous_elements In, contiguous_elements Out>
   Algorithm would_choose(const In& in, const Out& out) const {
@@ -311,36 +327,51 @@ class BasicCommunicator {
     return {};
   }
 
+  /// A checked all-reduce, ready to be launched.
+  template <class R>
+  struct Prepared {
+    CallRecord record;
+    AllReduceCall<R> call;
+    EnqueueOptions launch;
+  };
+
   template <class R, class T = typename R::value_type>
-  void reduce(const T* in, std::size_t count, T* out, std::size_t out_count, const R& reduction,
-              const CallOptions& options) {
-    const Where where = session_.where("all_reduce");
+  Prepared<R> prepare(const Where& where, const T* in, std::size_t count, T* out, std::size_t out_count,
+                      const R& reduction, const CallOptions& options) {
     enter(where);
     check_buffers(where, in, count, out, out_count, sizeof(T));
     check_element_size(where, std::max(sizeof(T), sizeof(typename R::accumulator)), transport_.staging_bytes());
-    auto& channel = channel_of(where, options);
-    const EnqueueOptions launch{timeout_of(where, options, session_.options), options.stream};
     const Located from = transport_.find(in, count * sizeof(T));
     const Located to = transport_.find(out, count * sizeof(T));
-    const SelectionQuery asked = query(count * sizeof(T), sizeof(T), from, to);
-
-    CallRecord record = record_of<R>;
-    record.algorithm = choose(where, asked, options);
+    Prepared<R> prepared{.record = record_of<R>,
+                         .call = {.reduction = reduction,
+                                  .count = count,
+                                  .in = in,
+                                  .out = out,
+                                  .inputs = buffer_at(from),
+                                  .outputs = buffer_at(to),
+                                  .mesh = session_.mesh},
+                         .launch = {timeout_of(where, options, session_.options), options.stream}};
+    CallRecord& record = prepared.record;
+    record.algorithm = choose(where, query(count * sizeof(T), sizeof(T), from, to), options);
     record.reduction = operator_identity(reduction.op);
     record.count = count;
     if (from.window != nullptr) record.in = {from.window->serial, from.offset};
     if (to.window != nullptr) record.out = {to.window->serial, to.offset};
-    const AllReduceCall<R> call{.reduction = reduction,
-                                .count = count,
-                                .in = in,
-                                .out = out,
-                                .inputs = buffer_at(from),
-                                .outputs = buffer_at(to),
-                                .mesh = session_.mesh};
+    return prepared;
+  }
+
+  template <class R, class T = typename R::value_type>
+  void reduce(const T* in, std::size_t count, T* out, std::size_t out_count, const R& reduction,
+              const CallOptions& options) {
+    const Where where = session_.where("all_reduce");
+    auto& channel = channel_of(where, options);
+    const Prepared<R> prepared = prepare(where, in, count, out, out_count, reduction, options);
     run(
-        where, record, options,
+        where, prepared.record, options,
         [&] {
-          return launch_all_reduce(channel, Candidates<Selector::candidates>{}, record.algorithm, call, record, launch);
+          return launch_all_reduce(channel, Candidates<Selector::candidates>{}, prepared.record.algorithm,
+                                   prepared.call, prepared.record, prepared.launch);
         },
         sizeof(T));
   }

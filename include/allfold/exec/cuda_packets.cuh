@@ -14,10 +14,10 @@ namespace allfold {
 namespace detail {
 
 template <class T>
-inline constexpr int packet_unit_elems = sizeof(T) == 8 ? 3
-                                         : DevicePacket::payload_bytes % sizeof(T) == 0
-                                             ? static_cast<int>(DevicePacket::payload_bytes / sizeof(T))
-                                             : 1;
+inline constexpr int packet_unit_elems =
+    sizeof(T) == 8                                 ? 3
+    : DevicePacket::payload_bytes % sizeof(T) == 0 ? static_cast<int>(DevicePacket::payload_bytes / sizeof(T))
+                                                   : 1;
 template <class T>
 inline constexpr int packet_unit_packets =
     (packet_unit_elems<T> * static_cast<int>(sizeof(T)) + static_cast<int>(DevicePacket::payload_bytes) - 1) /

@@ -32,10 +32,7 @@ ALLFOLD_DEVICE void store_relaxed(std::uint64_t* word, std::uint64_t value) {
 /// Replaces 0 by `desired`; returns what was there.
 ALLFOLD_DEVICE std::uint64_t replace_zero(std::uint64_t* word, std::uint64_t desired) {
   std::uint64_t former;
-  asm volatile("atom.acq_rel.sys.global.cas.b64 %0, [%1], 0, %2;"
-               : "=l"(former)
-               : "l"(word), "l"(desired)
-               : "memory");
+  asm volatile("atom.acq_rel.sys.global.cas.b64 %0, [%1], 0, %2;" : "=l"(former) : "l"(word), "l"(desired) : "memory");
   return former;
 }
 

@@ -40,11 +40,12 @@ class CudaChannel {
   std::uint32_t sequence() const noexcept { return sequence_; }
 
   /// What a kernel is told of a call.
-  DeviceCall describe(const CallRecord& record, Duration timeout) const noexcept {
+  DeviceCall describe(const CallRecord& record, Duration timeout, bool counts = true) const noexcept {
     return {.record = record,
             .timeout_ns = static_cast<std::uint64_t>(timeout.count()),
             .tag = record.tag(),
-            .channel = static_cast<std::uint8_t>(index_)};
+            .channel = static_cast<std::uint8_t>(index_),
+            .counts = counts};
   }
 
   /// Enqueues a kernel of (view, DeviceCall, further arguments..).
@@ -64,7 +65,7 @@ class CudaChannel {
                           const_cast<void*>(static_cast<const void*>(&arguments))...};
     const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
     if (error != cudaSuccess) throw_launch(meta.record, error);
-    ++sequence_;
+    sequence_ += meta.counts ? 1 : 0;
   }
 
   /// What `rank` called when it met the failure, for messages. A rank that fails with the others says so within
@@ -184,11 +185,11 @@ std::optional<Failure> launch_all_reduce(CudaChannel& channel, Candidates<Set>, 
   return std::nullopt;
 }
 
-/// The same for a barrier, of all ranks or of those that the record names.
+/// The same for a barrier, of all ranks or of those that the record names. `counts`: it is one of the user's calls.
 inline std::optional<Failure> launch_barrier(CudaChannel& channel, const CallRecord& record,
-                                             const EnqueueOptions& options) {
+                                             const EnqueueOptions& options, bool counts = true) {
   channel.enqueue(reinterpret_cast<const void*>(&barrier_kernel<0>), {1, 32}, 0, options.stream,
-                  channel.describe(record, options.timeout));
+                  channel.describe(record, options.timeout, counts));
   return std::nullopt;
 }
 

@@ -17,11 +17,11 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 static_assert(executor<CudaLane<2>>);
 
 /// What every kernel of the library begins with: waits for the grids before it, and tells the block's last epoch.
-inline __device__ std::uint32_t enter_call(const DeviceChannelView& view) {
+inline __device__ std::uint32_t enter_call(const DeviceChannelView& view, const DeviceCall& call) {
   ptx::wait_for_grids_before();
   BlockState* const state = view.state(static_cast<int>(blockIdx.x));
   const std::uint32_t epoch = state->epoch;
-  if (blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
+  if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
   __syncthreads();  // all have read the epoch before the first lane to end writes it
   ptx::let_next_grid_launch();
   return epoch;
@@ -53,7 +53,7 @@ template <Algorithm A, int World, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                       const __grid_constant__ AllReduceCall<Reduction> call) {
-  const std::uint32_t epoch = enter_call(view);
+  const std::uint32_t epoch = enter_call(view, meta);
   const int lanes = static_cast<int>(blockDim.x) - (sends_packets<A> ? watch_threads : 0);
   if (sends_packets<A> && static_cast<int>(threadIdx.x) >= lanes) {
     watch_call(view, meta, epoch);
@@ -68,7 +68,7 @@ template <Algorithm A, int World, int Threads, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(Threads, 1)
     brief_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                             const __grid_constant__ AllReduceCall<Reduction> call) {
-  const std::uint32_t epoch = enter_call(view);
+  const std::uint32_t epoch = enter_call(view, meta);
   const int lanes = static_cast<int>(blockDim.x) - watch_threads;
   if (__builtin_expect(static_cast<int>(threadIdx.x) >= lanes, 0)) {
     watch_call(view, meta, epoch);
@@ -87,7 +87,7 @@ ALLFOLD_KERNEL void __launch_bounds__(Threads, 1)
 template <int World>
 ALLFOLD_KERNEL void barrier_kernel(const __grid_constant__ DeviceChannelView view,
                                    const __grid_constant__ DeviceCall meta) {
-  const std::uint32_t epoch = enter_call(view);
+  const std::uint32_t epoch = enter_call(view, meta);
   CudaLane<World> e(view, meta, static_cast<int>(blockDim.x), epoch);
   if (meta.record.operation != Operation::group_barrier) {
     if (barrier(e)) leave_call(view, e.epoch());

@@ -124,6 +124,7 @@ struct DeviceCall {
   std::uint64_t timeout_ns = 0;
   std::uint32_t tag = 0;
   std::uint8_t channel = 0;
+  bool counts = true;  ///< it is one of the user's calls
 };
 
 }  // namespace allfold

@@ -85,9 +85,10 @@ class DeviceMemory {
     CUmemAccessDesc access = {};
     access.location = location();
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    driver_.check(where, driver_.set_access(address_, bytes_, &access, 1),
-                  {"device ", device_, " cannot reach a peer's memory; expected GPUs linked by NVLink, or by PCIe with ",
-                   "peer access; see nvidia-smi topo -m"});
+    driver_.check(
+        where, driver_.set_access(address_, bytes_, &access, 1),
+        {"device ", device_, " cannot reach a peer's memory; expected GPUs linked by NVLink, or by PCIe with ",
+         "peer access; see nvidia-smi topo -m"});
   }
 
   CudaDriver driver_;

@@ -160,7 +160,7 @@ class TunedSelector {
     return text;
   }
 
-  std::vector<TuningRow> rows_;  // empty: the built-in table
+  std::vector<TuningRow> rows_;                                  // empty: the built-in table
   detail::TuningIndex index_ = detail::default_tuning_index[0];  // of rows_
 };
 static_assert(selector_policy<TunedSelector>);

@@ -19,6 +19,7 @@
 #include <allfold/base/cuda_check.cuh>
 #include <allfold/base/variables.hpp>
 #include <allfold/launch/cuda_channel.cuh>
+#include <allfold/launch/device_all_reduce.cuh>
 #include <allfold/memory/control_block.hpp>
 #include <allfold/memory/descriptor_exchange.hpp>
 #include <allfold/memory/device_memory.cuh>
@@ -178,7 +179,7 @@ class NvlinkTransport {
   ALLFOLD_COLD std::optional<Failure> meet(const CallRecord& record, Duration timeout) {
     const DeviceGuard guard(state_->device);
     const Where where("create", state_->rank, state_->world_size);
-    launch_barrier(channel(0), record, {.timeout = timeout, .stream = state_->stream});
+    launch_barrier(channel(0), record, {.timeout = timeout, .stream = state_->stream}, false);
     check_cuda(where, cudaStreamSynchronize(state_->stream), {"the GPUs could not meet"});
     return failure();
   }
