@@ -37,11 +37,6 @@ missing_optional() {
   has_header zlib.h || echo zlib1g-dev
 }
 
-missing_mpi() {
-  has mpicc || echo libopenmpi-dev
-  has mpirun || echo openmpi-bin
-}
-
 # as_root <command>: with the rights that apt-get needs.
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then
@@ -56,13 +51,12 @@ as_root() {
 
 apt_install() { as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
 
-# install_missing [mpi]: what is missing, from the distribution's archive; touches no network where nothing is.
+# install_missing: what is missing, from the distribution's archive; touches no network where nothing is.
 # Without the required packages it ends the script; without the others the build leaves something out and says so.
 install_missing() {
   local required optional all version
   required=$(missing_required | xargs)
   optional=$(missing_optional | xargs)
-  if [ "${1:-}" = mpi ]; then optional="$optional $(missing_mpi | xargs)"; fi
   all=$(echo "$required $optional" | xargs)
   if [ -n "$all" ]; then
     if has apt-get; then

@@ -20,23 +20,8 @@ using allfold_test::guard_elems;
 using allfold_test::Random;
 using allfold_test::RankGpu;
 
-namespace {
-
-struct RandomSelector {
-  using policy_category = allfold::selector_tag;
-  static constexpr allfold::AlgorithmSet candidates = allfold::AlgorithmSet::all();
-  Algorithm select(const allfold::SelectionQuery& query) const {
-    return query.bytes % 3 == 0 ? Algorithm::none : Algorithm::two_shot;
-  }
-};
-
-using Comm = allfold::Communicator<allfold::NvlinkTransport, RandomSelector>;
-
-constexpr std::size_t most = std::size_t{1} << 20;
-constexpr std::size_t room = most + 2 * guard_elems + 64;
-constexpr int channels = 2;
-constexpr int slots = 3;
-constexpr std::size_t stop_word = 0;  // of HostMeeting: rank 0 says that time is up
+/// A user's types. In a namespace that has a name: nvcc warns of kernels that are instantiated for others.
+namespace user {
 
 /// 12 bytes, which divide no packet evenly; joined in rank order alone.
 struct Third {
@@ -57,6 +42,26 @@ struct JoinThirds {
     return z;
   }
 };
+
+}  // namespace user
+
+namespace {
+
+struct RandomSelector {
+  using policy_category = allfold::selector_tag;
+  static constexpr allfold::AlgorithmSet candidates = allfold::AlgorithmSet::all();
+  Algorithm select(const allfold::SelectionQuery& query) const {
+    return query.bytes % 3 == 0 ? Algorithm::none : Algorithm::two_shot;
+  }
+};
+
+using Comm = allfold::Communicator<allfold::NvlinkTransport, RandomSelector>;
+
+constexpr std::size_t most = std::size_t{1} << 20;
+constexpr std::size_t room = most + 2 * guard_elems + 64;
+constexpr int channels = 2;
+constexpr int slots = 3;
+constexpr std::size_t stop_word = 0;  // of HostMeeting: rank 0 says that time is up
 
 /// Private memory for one call at a time, symmetric memory too once there is a communicator, and the call itself.
 template <class T>
@@ -170,7 +175,7 @@ void random_schedule(const allfold::Environment& environment, RankGpu& gpu, std:
   constexpr int steps_a_round = 40;
   Random random(seed);
   Calls<allfold::bfloat16, allfold::Sum> halves(environment, allfold::sum, seed);
-  Calls<Third, JoinThirds> thirds(environment, JoinThirds{}, seed);
+  Calls<user::Third, user::JoinThirds> thirds(environment, user::JoinThirds{}, seed);
   ChannelStreams streams(gpu);
   const auto begin = allfold::Clock::now();
   for (bool going = true; going;) {

@@ -16,23 +16,8 @@
 using allfold::Algorithm;
 using allfold_test::RankGpu;
 
-namespace {
-
-// One algorithm each, so that few kernels are compiled: packets, whose payload elements may not divide, and one_shot.
-using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
-using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
-
-constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
-constexpr std::size_t most = 30011;
-
-template <class T, class Comm, class Op>
-void check_type(const Op& op) {
-  allfold_test::over_gpus({2, 3, 8}, [&op](const allfold::Environment& environment, RankGpu& gpu) {
-    allfold_test::GpuChecks<T, Op> checks(gpu, environment, op, most, 20261204);
-    Comm comm = Comm::create(environment, allfold_test::gpu_options());
-    checks.check_counts(comm, counts);
-  });
-}
+/// A user's types. In a namespace that has a name: nvcc warns of kernels that are instantiated for others.
+namespace user {
 
 /// 12 bytes, which divide no packet evenly; joined in rank order alone.
 struct Third {
@@ -54,7 +39,7 @@ struct JoinThirds {
   }
 };
 
-/// 40 bytes: more than any packet holds.
+/// 40 bytes: more than a packet holds.
 struct Wide {
   std::uint64_t words[5];
 
@@ -69,54 +54,63 @@ struct Wide {
   }
 };
 
+}  // namespace user
+
+namespace {
+
+// One algorithm each, so that few kernels are compiled: packets, whose payload elements may not divide, and one_shot.
+using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
+using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
+
+constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
+constexpr std::size_t most = 30011;
+
+template <class T, class Comm, class Op>
+void check_type(const allfold::Environment& environment, RankGpu& gpu, const Op& op) {
+  allfold_test::GpuChecks<T, Op> checks(gpu, environment, op, most, 20261204);
+  Comm comm = Comm::create(environment, allfold_test::gpu_options());
+  checks.check_counts(comm, counts);
+  gpu.meet();
+}
+
+constexpr std::initializer_list<int> world_sizes = {2, 3, 8};
+
 }  // namespace
 
-TEST_CASE("8-bit integers") {
+TEST_CASE("integers and bool") {
   NEEDS_GPU();
-  check_type<std::int8_t, Plain>(allfold::sum);
-  check_type<std::uint8_t, Packets>(allfold::max);
+  allfold_test::over_gpus(world_sizes, [](const allfold::Environment& environment, RankGpu& gpu) {
+    check_type<std::int8_t, Plain>(environment, gpu, allfold::sum);
+    check_type<std::uint8_t, Packets>(environment, gpu, allfold::max);
+    check_type<std::int32_t, Packets>(environment, gpu, allfold::product);
+    check_type<std::int64_t, Plain>(environment, gpu, allfold::min);
+    check_type<bool, Packets>(environment, gpu, allfold::lxor);
+  });
 }
 
-TEST_CASE("32- and 64-bit integers") {
+TEST_CASE("floats; those of 16 and 8 bits are folded in float and rounded once") {
   NEEDS_GPU();
-  check_type<std::int32_t, Packets>(allfold::product);
-  check_type<std::int64_t, Plain>(allfold::min);
-}
-
-TEST_CASE("bool") {
-  NEEDS_GPU();
-  check_type<bool, Packets>(allfold::lxor);
-}
-
-TEST_CASE("double") {
-  NEEDS_GPU();
-  check_type<double, Plain>(allfold::sum);
-}
-
-TEST_CASE("16-bit floats are folded in float and rounded once") {
-  NEEDS_GPU();
-  check_type<__half, Plain>(allfold::sum);
-  check_type<allfold::float16, Packets>(allfold::sum);
-}
-
-TEST_CASE("8-bit floats are folded in float and rounded once") {
-  NEEDS_GPU();
-  check_type<__nv_fp8_e4m3, Packets>(allfold::sum);
-  check_type<__nv_fp8_e5m2, Plain>(allfold::sum);
+  allfold_test::over_gpus(world_sizes, [](const allfold::Environment& environment, RankGpu& gpu) {
+    check_type<double, Plain>(environment, gpu, allfold::sum);
+    check_type<__half, Plain>(environment, gpu, allfold::sum);
+    check_type<allfold::float16, Packets>(environment, gpu, allfold::sum);
+    check_type<__nv_fp8_e4m3, Packets>(environment, gpu, allfold::sum);
+    check_type<__nv_fp8_e5m2, Plain>(environment, gpu, allfold::sum);
+  });
 }
 
 TEST_CASE("operators with a step before or after the sum") {
   NEEDS_GPU();
-  check_type<__nv_bfloat16, Plain>(allfold::avg);
-  check_type<float, Packets>(allfold::premul_sum(1.0F / 3));
+  allfold_test::over_gpus(world_sizes, [](const allfold::Environment& environment, RankGpu& gpu) {
+    check_type<__nv_bfloat16, Plain>(environment, gpu, allfold::avg);
+    check_type<float, Packets>(environment, gpu, allfold::premul_sum(1.0F / 3));
+  });
 }
 
-TEST_CASE("a user's type with a user's operator that does not commute") {
+TEST_CASE("a user's types: one with an operator that does not commute, and one of several packets") {
   NEEDS_GPU();
-  check_type<Third, Packets>(JoinThirds{});
-}
-
-TEST_CASE("a user's type wider than a packet") {
-  NEEDS_GPU();
-  check_type<Wide, Plain>(allfold::sum);
+  allfold_test::over_gpus(world_sizes, [](const allfold::Environment& environment, RankGpu& gpu) {
+    check_type<user::Third, Packets>(environment, gpu, user::JoinThirds{});
+    check_type<user::Wide, Packets>(environment, gpu, allfold::sum);
+  });
 }

@@ -205,7 +205,7 @@ class Script {
   allfold_test::DeviceField<Findings> findings_;
 };
 
-/// Lets no rank enqueue far ahead: where the GPU's queue is full, a launch waits, and may hold up those of other threads.
+/// Lets no rank enqueue far ahead: where the GPU's queue is full, a launch waits, and may hold up other threads.
 void breathe(RankGpu& gpu, unsigned i) {
   if (i % 16 == 15) gpu.synchronize();
 }

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -88,14 +89,15 @@ void random_call(Comm& comm, Buffer& buffer, Random& random) {
   const std::uint64_t kind = random.below(8);
   if (kind == 0) return comm.barrier();
   if (kind == 1) {
-    std::vector<int> all;
-    for (int rank = 0; rank < comm.world_size(); ++rank) all.push_back(rank);
+    std::vector<int> all(static_cast<std::size_t>(comm.world_size()));
+    std::iota(all.begin(), all.end(), 0);
     return comm.barrier(all);
   }
   allfold::CallOptions options;
   options.algorithm = random.pick({Algorithm::none, Algorithm::one_shot, Algorithm::two_shot});
   if (count <= 512 && kind < 5)
-    options.algorithm = random.pick({Algorithm::one_shot_packet, Algorithm::two_shot_packet, Algorithm::one_shot_push, Algorithm::two_shot_push});
+    options.algorithm = random.pick(
+        {Algorithm::one_shot_packet, Algorithm::two_shot_packet, Algorithm::one_shot_push, Algorithm::two_shot_push});
   comm.all_reduce(std::span<float>(buffer.data(), count), allfold::sum, options);
 }
 

@@ -34,7 +34,7 @@ void expect_works(Comm& comm) {
 /// The error that create gives, in bounded time.
 std::string refusal_of(const allfold::Environment& environment) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::string message = EXPECT_THROWS_AS(Comm::create(environment, impatient), allfold::Error);
+  std::string message = EXPECT_THROWS_AS(Comm::create(environment, impatient), allfold::Error);
   EXPECT(std::chrono::steady_clock::now() - begin < bounded);
   return message;
 }
@@ -55,8 +55,8 @@ TEST_CASE("a rank outside of the world is refused") {
     allfold::Environment environment;
     environment.rank = rank;
     environment.world_size = world_size;
-    CAPTURE(rank);
-    CAPTURE(world_size);
+    CAPTURE(environment.rank);
+    CAPTURE(environment.world_size);
     CHECK_THROWS_AS(Comm::create(environment, impatient), allfold::UsageError);
   }
 }

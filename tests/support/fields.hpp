@@ -47,7 +47,7 @@ std::string bytes_text(const T& x) {
 
 template <class T>
 bool same_bytes(const T& a, const T& b) {
-  return std::memcmp(&a, &b, sizeof(T)) == 0;
+  return std::memcmp(static_cast<const void*>(&a), static_cast<const void*>(&b), sizeof(T)) == 0;
 }
 
 template <class T>

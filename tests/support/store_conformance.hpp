@@ -48,6 +48,7 @@ template <class Body>
 void on_threads(int n, const Body& body) {
   std::vector<std::string> failures(static_cast<std::size_t>(n));
   std::vector<std::thread> threads;
+  threads.reserve(failures.size());
   for (int i = 0; i < n; ++i) {
     threads.emplace_back([&, i] {
       try {
@@ -247,11 +248,11 @@ void check_shared_object(S& store) {
   on_threads(4, [&](int me) {
     const std::string mine = std::to_string(me);
     const std::string left = std::to_string((me + 1) % 4);
+    const auto key = [](int of, int i) { return "shared" + std::to_string(of) + "/" + std::to_string(i); };
     for (int i = 0; i < 50; ++i) {
-      const std::string round = "/" + std::to_string(i);
-      if (me != 0) store.wait(Strings{"shared" + std::to_string(me - 1) + round}, soon());
-      store.set("shared" + mine + round, mine, soon());
-      if (store.get("shared" + left + round, soon()) != left) throw std::runtime_error("another thread's reply");
+      if (me != 0) store.wait(Strings{key(me - 1, i)}, soon());
+      store.set(key(me, i), mine, soon());
+      if (store.get(key((me + 1) % 4, i), soon()) != left) throw std::runtime_error("another thread's reply");
     }
   });
 }

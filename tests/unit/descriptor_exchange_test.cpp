@@ -228,11 +228,14 @@ TEST_CASE("ranks that all send first, and more than their queues hold, do not wa
   constexpr int ranks = 4;
   constexpr std::uint32_t windows = 40;
   std::vector<DescriptorExchange> exchanges;
+  exchanges.reserve(ranks);
   for (int rank = 0; rank < ranks; ++rank) exchanges.emplace_back("test");
   std::vector<ExchangeAddress> addresses;
+  addresses.reserve(ranks);
   for (const DescriptorExchange& exchange : exchanges) addresses.push_back(exchange.address());
   std::vector<int> correct(ranks);
   std::vector<std::thread> threads;
+  threads.reserve(ranks);
   for (int rank = 0; rank < ranks; ++rank) {
     threads.emplace_back([&, rank] {
       DescriptorExchange& own = exchanges[static_cast<std::size_t>(rank)];

@@ -121,7 +121,7 @@ TEST_CASE("TcpStore listens on loopback unless it is told otherwise") {
     TcpStoreOptions options = client_options(server);
     options.host = "127.0.0.2";
     try {
-      TcpStore(options, within_ms(50));
+      const TcpStore client(options, within_ms(50));
       return true;
     } catch (const TimeoutError&) {
       return false;
@@ -209,6 +209,7 @@ TEST_CASE("TcpStore: one server, 512 clients") {
   {
     TcpStore server(server_options());
     std::vector<std::unique_ptr<TcpStore>> clients;
+    clients.reserve(512);
     for (int i = 0; i < 512; ++i) {
       clients.push_back(std::make_unique<TcpStore>(client_options(server), soon()));
     }

@@ -8,7 +8,6 @@
 namespace {
 
 using allfold::Algorithm;
-using allfold::AlgorithmSet;
 using allfold::SelectionQuery;
 using allfold::ThresholdSelector;
 using allfold::TopologyKind;

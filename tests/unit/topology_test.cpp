@@ -108,7 +108,7 @@ void check_mesh(const HybridCubeMesh& mesh, const LinkMatrix& matrix) {
   CHECK(mesh.quad[0] == 0);
   for (int a = 0; a < 8; ++a) {
     CHECK(std::is_sorted(std::begin(mesh.mates[a]), std::end(mesh.mates[a])));
-    for (const int mate : mesh.mates[a]) {
+    for (const auto mate : mesh.mates[a]) {
       CHECK(mesh.quad[mate] == mesh.quad[a]);
       CHECK(matrix.links[a][mate] != 0);
     }

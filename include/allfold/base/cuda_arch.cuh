@@ -6,6 +6,11 @@
 /// A kernel: hidden, for a program and its libraries may each have their own of one name.
 #define ALLFOLD_KERNEL __global__ __attribute__((visibility("hidden")))
 
+/// Around templates of kernels: for a type of an anonymous namespace nvcc makes the kernel local, and says that it then
+/// ignores the visibility.
+#define ALLFOLD_KERNELS_BEGIN _Pragma("nv_diagnostic push") _Pragma("nv_diag_suppress 1407")
+#define ALLFOLD_KERNELS_END _Pragma("nv_diagnostic pop")
+
 #define ALLFOLD_DEVICE __device__ __forceinline__
 
 /// The namespace of what launches: named for the architectures it is compiled for, so that two libraries that were
@@ -19,7 +24,7 @@
 #define ALLFOLD_ARCH_NAME_6(a, b, c, d, e, f) sm_##a##_##b##_##c##_##d##_##e##_##f
 #define ALLFOLD_ARCH_NAME_7(a, b, c, d, e, f, ...) sm_##a##_##b##_##c##_##d##_##e##_##f##_more
 #define ALLFOLD_ARCH_PICK(a, b, c, d, e, f, g, h, i, j, k, l, name, ...) name
-#define ALLFOLD_ARCH_NAME_OF(...)                                                                                   \
+#define ALLFOLD_ARCH_NAME_OF(...)                                                                                    \
   ALLFOLD_ARCH_PICK(__VA_ARGS__, ALLFOLD_ARCH_NAME_7, ALLFOLD_ARCH_NAME_7, ALLFOLD_ARCH_NAME_7, ALLFOLD_ARCH_NAME_7, \
                     ALLFOLD_ARCH_NAME_7, ALLFOLD_ARCH_NAME_7, ALLFOLD_ARCH_NAME_6, ALLFOLD_ARCH_NAME_5,              \
                     ALLFOLD_ARCH_NAME_4, ALLFOLD_ARCH_NAME_3, ALLFOLD_ARCH_NAME_2, ALLFOLD_ARCH_NAME_1, )            \

@@ -49,6 +49,8 @@ inline __device__ void watch_call(const DeviceChannelView& view, const DeviceCal
 template <Algorithm A>
 inline constexpr bool sends_packets = A == Algorithm::one_shot_packet || A == Algorithm::two_shot_packet;
 
+ALLFOLD_KERNELS_BEGIN
+
 template <Algorithm A, int World, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
@@ -117,6 +119,8 @@ ALLFOLD_KERNEL void read_verify_words_kernel(const __grid_constant__ Buffer word
   const std::uint64_t word = ptx::load_acquire(static_cast<std::uint64_t*>(words.at[to]) + from);
   if (word != 0x616c6c666f6c6400U + pair) atomicCAS(wrong, -1, static_cast<int>(pair));
 }
+
+ALLFOLD_KERNELS_END
 
 }  // namespace ALLFOLD_ARCH_NAMESPACE
 

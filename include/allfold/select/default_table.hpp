@@ -36,7 +36,7 @@ inline constexpr TuningRow default_tuning_rows[] = {
 };
 
 /// For GPUs linked by NVLink; the rows of eight are set between what two and four measured.
-/// Source: bench/results/h200-tuning.txt.
+/// Source: docs/decisions/0007-device-constants.md.
 inline constexpr TuningRow device_tuning_rows[] = {
     {2, true, std::size_t{1} << 20, Algorithm::one_shot_packet},
     {2, true, std::size_t{2} << 20, Algorithm::one_shot_push},
