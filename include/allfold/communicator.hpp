@@ -149,8 +149,9 @@ class BasicCommunicator {
   /// Shape: in, out: [count] elements of T; the same buffer, or disjoint.   Collective: every rank, same count, T and
   /// operator; each launch of the kernel is one collective on the channel.   Sync: the host enqueues nothing.
   /// @throws UsageError.
+  // Out of line for the same warning as choose().
   template <contiguous_elements In, contiguous_elements Out, class Op>
-  auto device_all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
+  ALLFOLD_NOINLINE auto device_all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
     using T = element_of<Out>;
     static_assert(Transport::device, "allfold: device_all_reduce is for GPU ranks; use NvlinkTransport, or all_reduce");
     check_reduction<Op, T>();

@@ -93,6 +93,8 @@ class Courier {
   using allocation_type = allfold::ShmTransport::allocation_type;
   static constexpr std::string_view name = "courier";
   static constexpr int max_world_size = 4;
+  static constexpr bool device = false;
+  static constexpr std::size_t largest_packet_element = allfold::ShmTransport::largest_packet_element;
 
   allfold::Identity identity() const { return inner_.identity(); }
   std::string refusal(std::span<const allfold::Identity> ranks) const { return inner_.refusal(ranks); }
@@ -106,6 +108,9 @@ class Courier {
   auto find(const void* pointer, std::size_t bytes) const noexcept { return inner_.find(pointer, bytes); }
   std::size_t staging_bytes() const noexcept { return inner_.staging_bytes(); }
   channel_type& channel(int index) noexcept { return inner_.channel(index); }
+  std::optional<allfold::Failure> meet(const allfold::CallRecord& record, allfold::Duration timeout) {
+    return inner_.meet(record, timeout);
+  }
   auto failure() const noexcept { return inner_.failure(); }
   void leave() noexcept { inner_.leave(); }
 
