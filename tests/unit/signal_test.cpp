@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <allfold/algo/chunk.hpp>
 #include <allfold/memory/call_record.hpp>
 #include <allfold/memory/signal.hpp>
 
@@ -28,7 +29,15 @@ TEST_CASE("epochs wrap around") {
 TEST_CASE("a word that was not written for very long is not ahead") {
   CHECK(arrival(0, make_signal(0x80000001, 7)) == Arrival::not_yet);
   CHECK(arrival(make_signal(1000, 7), make_signal(0x90000000, 7)) == Arrival::not_yet);
-  CHECK(arrival(make_signal(8, 7), make_signal(5, 7)) == Arrival::not_yet);
+  CHECK(arrival(make_signal(5 + allfold::most_epochs_ahead, 7), make_signal(5, 7)) == Arrival::here);
+  CHECK(arrival(make_signal(6 + allfold::most_epochs_ahead, 7), make_signal(5, 7)) == Arrival::not_yet);
+}
+
+TEST_CASE("slots of an inbox turn by the epoch, across its wrap too") {
+  CHECK(allfold::push_slot(0, 0, 2) == 0);
+  CHECK(allfold::push_slot(1, 0, 2) == 4);
+  CHECK(allfold::push_slot(0, 1, 2) == 4 * (allfold::push_slots - 1));
+  CHECK(allfold::push_slot(0xffffffff, 0, 2) == allfold::push_slot(0, 1, 2));
 }
 
 TEST_CASE("calls that differ in one thing have different tags") {
