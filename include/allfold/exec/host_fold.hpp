@@ -79,17 +79,18 @@ void fold_into(const Fold& fold, const typename Fold::source* const* sources, in
   using Result = typename Fold::result;
   constexpr std::size_t step = fold_step<Fold>;
   RawArray<Result, step> results;
-  const bool direct = targets.count == 1 && !targets.stream[0];
+  const bool direct = !targets.stream[0];  // the first target is folded into, and the others are copied from it
   const typename Fold::source* at[max_window_ranks] = {};
   for (std::size_t begin = 0; begin < n; begin += step) {
     const std::size_t count = n - begin < step ? n - begin : step;
     for (int o = 0; o < operands; ++o) at[o] = sources[o] + begin;
-    fold_step_into(fold, at, operands, direct ? targets.at[0] + begin : results.data(), count);
-    for (int t = 0; t < targets.count && !direct; ++t) {
+    Result* const folded = direct ? targets.at[0] + begin : results.data();
+    fold_step_into(fold, at, operands, folded, count);
+    for (int t = direct ? 1 : 0; t < targets.count; ++t) {
       if (targets.stream[t]) {
-        stream_copy(targets.at[t] + begin, results.data(), count * sizeof(Result));
+        stream_copy(targets.at[t] + begin, folded, count * sizeof(Result));
       } else {
-        std::memcpy(static_cast<void*>(targets.at[t] + begin), results.data(), count * sizeof(Result));
+        std::memcpy(static_cast<void*>(targets.at[t] + begin), folded, count * sizeof(Result));
       }
     }
   }
