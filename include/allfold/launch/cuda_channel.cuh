@@ -27,10 +27,11 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 class CudaChannel {
  public:
   /// `reports`: [rank] where this process sees the report of each rank. `most_blocks`: of one call, on every rank; that
-  /// many fit on each GPU at once, beside those of the other channels. `overlaps`: so do twice as many.
+  /// many fit on each GPU at once, beside those of the other channels. `early_blocks`: a call of no more may be launched
+  /// before the one before it has ended; its blocks take room that no other channel can need.
   CudaChannel(int index, const DeviceChannelView& view, PublishedCall* const* reports, int device, int most_blocks,
-              bool overlaps)
-      : view_(view), device_(device), index_(index), most_blocks_(most_blocks), overlaps_(overlaps) {
+              int early_blocks)
+      : view_(view), device_(device), index_(index), most_blocks_(most_blocks), early_blocks_(early_blocks) {
     for (int r = 0; r < view.layout.world_size; ++r) reports_[r] = reports[r];
   }
 
@@ -60,7 +61,7 @@ class CudaChannel {
     programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     programmatic.val.programmaticStreamSerializationAllowed = 1;
     config.attrs = &programmatic;
-    config.numAttrs = overlaps_ ? 1 : 0;
+    config.numAttrs = shape.blocks <= early_blocks_ ? 1 : 0;
     void* parameters[] = {const_cast<DeviceChannelView*>(&view_), const_cast<DeviceCall*>(&meta),
                           const_cast<void*>(static_cast<const void*>(&arguments))...};
     const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
@@ -95,7 +96,7 @@ class CudaChannel {
   int device_;
   int index_;
   int most_blocks_;
-  bool overlaps_;
+  int early_blocks_;
   std::uint32_t sequence_ = 0;
 };
 

@@ -21,8 +21,8 @@ class HostChannel {
   HostChannel(int index, const ChannelView& view, ControlBlock& control, const HostPeers& peers, int lanes)
       : view_(view), control_(control), peers_(peers), team_(view.layout.blocks, lanes), index_(index) {}
 
-  /// Runs `body(lane)` on every lane as the call of `record`, on a vector of `bytes`; group calls do not count in the channel's epochs.
-  /// `counts`: it is one of the user's calls. Returns why the communicator failed, if it did.
+  /// Runs `body(lane)` on every lane as the call of `record`, on a vector of `bytes`; group calls do not count in the
+  /// channel's epochs. `counts`: it is one of the user's calls. Returns why the communicator failed, if it did.
   template <class Body>
   std::optional<Failure> run(const CallRecord& record, std::size_t bytes, Duration timeout, Body&& body,
                              bool counts = true) {

@@ -11,8 +11,8 @@ namespace allfold {
 
 namespace detail {
 
-/// For CPU ranks. World sizes between these take the nearest one's rows. hybrid_cube_mesh is for ranks linked so, where the rows of the
-/// others do not apply; there its row is IntraNodeComm's threshold, not a measured one.
+/// For CPU ranks. World sizes between these take the nearest one's rows. hybrid_cube_mesh is for ranks linked so, where
+/// the rows of the others do not apply; there its row is IntraNodeComm's threshold, not a measured one.
 /// Source: bench/results/host-tuning.txt.
 inline constexpr TuningRow default_tuning_rows[] = {
     {2, true, 256, Algorithm::one_shot_packet},

@@ -139,8 +139,9 @@ class NvlinkTransport {
                                        control_serial, bytes);
     verify(meeting, *state);
 
-    // What is launched early waits on SMs of its own for the call before it.
-    const bool overlaps = state->shared_by == 1;
+    // A call that is launched early holds SMs while it waits for the one before it. Were those another channel's share,
+    // ranks that began with different channels would wait for each other.
+    const int early_blocks = state->shared_by > 1 ? 0 : options.channels > 1 ? blocks / 2 : blocks;
     for (int c = 0; c < options.channels; ++c) {
       DeviceChannelView view{.layout = layout, .rank = state->rank};
       PublishedCall* reports[max_window_ranks] = {};
@@ -152,7 +153,7 @@ class NvlinkTransport {
       view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
       view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
       view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
-      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, overlaps));
+      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, early_blocks));
     }
     state_ = std::move(state);
   }
