@@ -24,6 +24,7 @@ using Checks = allfold_test::GpuChecks<float, allfold::Sum>;
 /// What a buffer holds, on the host.
 std::vector<float> fetch(const Buffer& buffer, RankGpu& gpu) {
   std::vector<float> host(buffer.size());
+  gpu.synchronize();  // a copy to such memory waits too, but peers on the same GPU could launch nothing meanwhile
   EXPECT_CUDA(
       cudaMemcpyAsync(host.data(), buffer.data(), buffer.size() * sizeof(float), cudaMemcpyDeviceToHost, gpu.stream()));
   gpu.synchronize();

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the short round of the algorithm tests under one tool of compute-sanitizer, on 2, 3 and 4 GPUs as there are.
+"""Runs the short rounds of test programs under one tool of compute-sanitizer, on 2, 3 and 4 GPUs as there are.
 
-    sanitize.py memcheck|racecheck|synccheck PROGRAM
+    sanitize.py memcheck|racecheck|synccheck PROGRAM...
 
 Every rank is a process under a compute-sanitizer of its own, so that no tool holds up one rank's kernel for another's.
 Where there is but one GPU, two ranks share it.
@@ -86,7 +86,7 @@ def run_world(tool, program, world_size, gpu_count):
     """Runs the ranks and says what they found."""
     port = free_port()
     began = time.monotonic()
-    shape = f"{tool}, {world_size} ranks on {min(world_size, gpu_count)} GPU(s)"
+    shape = f"{os.path.basename(program)}, {tool}, {world_size} ranks on {min(world_size, gpu_count)} GPU(s)"
     with contextlib.ExitStack() as stack:
         # Into files: a pipe that nobody reads would hold a rank up.
         outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(world_size)]
@@ -106,15 +106,16 @@ def run_world(tool, program, world_size, gpu_count):
 
 
 def body():
-    tool, program = sys.argv[1:]
+    tool, *programs = sys.argv[1:]
     gpu_count = gpus()
     if gpu_count == 0:
         skip("there is no GPU")
     if not sanitizer():
         skip("there is no compute-sanitizer")
     world_sizes = [2] if gpu_count == 1 else range(2, min(gpu_count, 4) + 1)
-    for world_size in world_sizes:
-        run_world(tool, program, world_size, gpu_count)
+    for program in programs:
+        for world_size in world_sizes:
+            run_world(tool, program, world_size, gpu_count)
 
 
 main(body)

@@ -169,7 +169,7 @@ class CudaLane {
     });
   }
 
- private:
+ protected:
   template <class T>
   ALLFOLD_DEVICE static void load(PacketUnit<T>& unit, const T* from, int n) {
     if constexpr (Brief) {

@@ -68,6 +68,13 @@ ALLFOLD_DEVICE void load_once(const void* from, std::uint32_t (&value)[4]) {
                : "memory");
 }
 
+ALLFOLD_DEVICE void load(const void* from, std::uint32_t (&value)[4]) {
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3])
+               : "l"(from)
+               : "memory");
+}
+
 ALLFOLD_DEVICE void store(void* to, const std::uint32_t (&value)[4]) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value[0]), "r"(value[1]), "r"(value[2]),
                "r"(value[3])
@@ -78,8 +85,9 @@ ALLFOLD_DEVICE void store(void* to, const std::uint32_t (&value)[4]) {
 /// a whole.
 ALLFOLD_DEVICE bool sync_lanes(int threads, bool ok) {
   std::uint32_t all;
+  __syncwarp();  // a warp whose lanes have waited one by one meets the others as one
   asm volatile(
-      "{ .reg .pred mine, all; setp.ne.u32 mine, %1, 0; barrier.cta.red.and.pred all, 1, %2, mine; "
+      "{ .reg .pred mine, all; setp.ne.u32 mine, %1, 0; barrier.cta.red.and.pred.aligned all, 1, %2, mine; "
       "selp.u32 %0, 1, 0, all; }"
       : "=r"(all)
       : "r"(static_cast<std::uint32_t>(ok)), "r"(threads)

@@ -22,9 +22,6 @@ class HostLane {
   /// In a call of at least so many bytes, results go past the caches: nobody reads them before they are evicted.
   static constexpr std::size_t stream_from_bytes = std::size_t{32} << 20;
 
-  /// Two ranks fetch a peer's packets ahead in a call of at least so many bytes: below, it only disturbs the peer.
-  static constexpr std::size_t prefetch_from_bytes = std::size_t{32} << 10;
-
   struct Place {
     int block = 0;
     int lane = 0;
@@ -39,7 +36,6 @@ class HostLane {
         place_(place),
         group_epochs_(group_epochs),
         past_caches_(bytes >= stream_from_bytes),
-        prefetches_(view.layout.world_size > 2 || bytes >= prefetch_from_bytes),
         epoch_(wait.first_epoch() - 1) {}
 
   int rank() const noexcept { return view_.rank; }
@@ -71,13 +67,7 @@ class HostLane {
   void copy(void* to, const void* from, std::size_t bytes) const noexcept {
     const Range part = part_of({0, bytes}, lanes(), lane(), cache_line_bytes);
     if (part.size() == 0) return;
-    char* const target = static_cast<char*>(to) + part.begin;
-    const char* const source = static_cast<const char*>(from) + part.begin;
-    if (streams_to(rank(), target)) {
-      stream_copy(target, source, part.size());
-    } else {
-      std::memcpy(target, source, part.size());
-    }
+    copy_part(static_cast<char*>(to) + part.begin, static_cast<const char*>(from) + part.begin, part.size());
   }
 
   template <class Fold>
@@ -104,15 +94,16 @@ class HostLane {
     constexpr std::size_t most = sizeof(T) > HostPacket::largest_element ? 1 : HostPacket::payload_bytes / sizeof(T);
     const std::size_t part = parts == 1 ? count : part_of({0, count}, parts, 0, line_grain<T>()).size();
     packet_elems_ = part < most ? part : most;
+    answered_ = parts > 1;
   }
   std::size_t packet_elems() const noexcept { return packet_elems_; }
   std::size_t packet_round() const noexcept { return static_cast<std::size_t>(view_.layout.packets) * packet_elems_; }
 
-  /// Whoever reads them, packets are written once: into this rank's own memory.
+  /// Whoever reads them, packets of inputs are written once.
   template <class T>
   void post(const T* data, Range range) noexcept {
     for_my_packets(range, [&](std::size_t index, Range part) {
-      post_packet(view_.packet(rank(), epoch_, Stage::inputs, index), data + part.begin, part.size() * sizeof(T));
+      post_packet(packet_of(rank(), index), Stage::inputs, data + part.begin, part.size() * sizeof(T));
       return true;
     });
   }
@@ -123,23 +114,27 @@ class HostLane {
   }
 
   template <class Fold, class T>
-  bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool post_result) noexcept {
+  bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool answer) noexcept {
     return for_my_packets(range, [&](std::size_t index, Range part) {
+      const std::size_t bytes = part.size() * sizeof(T);
       const T* from[max_window_ranks] = {};
       for (int r = 0; r < world_size(); ++r) {
         if (r == rank()) {
           from[r] = in + part.begin;
-        } else if (const unsigned char* data = await_packet(r, Stage::inputs, index, part.size() * sizeof(T))) {
+        } else if (const unsigned char* data = await_packet(packet_of(r, index), Stage::inputs, r, bytes)) {
           from[r] = reinterpret_cast<const T*>(data);
         } else {
           return false;
         }
       }
       FoldTargets<T> to;
-      to.add(out + part.begin, false);
+      to.add(out + part.begin, streams_to(rank(), out));
+      for (int n = 1; answer && n < world_size(); ++n) {
+        to.add(reinterpret_cast<T*>(packet_of(nth_peer(n), index).data(Stage::results, bytes)), false);
+      }
       fold_into(fold, from, world_size(), to, part.size());
-      if (post_result) {
-        post_packet(view_.packet(rank(), epoch_, Stage::results, index), out + part.begin, part.size() * sizeof(T));
+      for (int n = 1; answer && n < world_size(); ++n) {
+        signal(packet_of(nth_peer(n), index), Stage::results);
       }
       return true;
     });
@@ -152,8 +147,8 @@ class HostLane {
       const int peer = nth_peer(n);
       ok = for_my_packets(shard_of(peer), [&](std::size_t index, Range part) {
         const std::size_t bytes = part.size() * sizeof(T);
-        const unsigned char* data = await_packet(peer, Stage::results, index, bytes);
-        if (data != nullptr) std::memcpy(static_cast<void*>(out + part.begin), data, bytes);
+        const unsigned char* data = await_packet(packet_of(rank(), index), Stage::results, peer, bytes);
+        if (data != nullptr) copy_part(out + part.begin, data, bytes);
         return data != nullptr;
       });
     }
@@ -165,6 +160,14 @@ class HostLane {
 
   std::uint64_t expected(int peer, Leg leg) const noexcept {
     return make_signal(leg == Leg::group ? group_epochs_[peer] : epoch_, wait_.tag());
+  }
+
+  void copy_part(void* to, const void* from, std::size_t bytes) const noexcept {
+    if (streams_to(rank(), to)) {
+      stream_copy(to, from, bytes);
+    } else {
+      std::memcpy(to, from, bytes);
+    }
   }
 
   /// Whether what is written to `to`, in memory of `of`, goes past the caches. Staging memory and inboxes, which lie
@@ -194,18 +197,28 @@ class HostLane {
     return true;
   }
 
-  void post_packet(HostPacket& packet, const void* data, std::size_t bytes) noexcept {
-    if (bytes != 0) std::memcpy(packet.data(bytes), data, bytes);
-    store_release(&packet.signal, make_signal(epoch_, wait_.tag()));
+  /// The packet that `poster` posts. Where two ranks only post to one another, each posts in turn into its own memory and
+  /// into its peer's: into the lines that it read last, which its core still holds.
+  HostPacket& packet_of(int poster, std::size_t index) const noexcept {
+    const bool in_turn = !answered_ && world_size() == 2;
+    return view_.packet(in_turn ? poster ^ static_cast<int>(epoch_ >> 1 & 1U) : poster, epoch_, index);
   }
 
-  /// Null if the collective failed.
-  const unsigned char* await_packet(int peer, Stage stage, std::size_t index, std::size_t bytes) noexcept {
-    HostPacket& packet = view_.packet(peer, epoch_, stage, index);
-    if (!wait_.until(&packet.signal, make_signal(epoch_, wait_.tag()), peer)) return nullptr;
-    const unsigned char* const data = packet.data(bytes);
-    // The lines lie in another core's cache: asked for all at once, they come faster than one by one.
-    for (std::size_t at = 0; prefetches_ && at < bytes; at += cache_line_bytes) __builtin_prefetch(data + at);
+  void post_packet(HostPacket& packet, Stage stage, const void* data, std::size_t bytes) noexcept {
+    if (bytes != 0) std::memcpy(packet.data(stage, bytes), data, bytes);
+    signal(packet, stage);
+  }
+  void signal(HostPacket& packet, Stage stage) noexcept {
+    store_release(&packet.signal(stage), make_signal(epoch_, wait_.tag()));
+  }
+
+  /// Waits for what `peer` has to write there. Null if the collective failed.
+  const unsigned char* await_packet(HostPacket& packet, Stage stage, int peer, std::size_t bytes) noexcept {
+    if (!wait_.until(&packet.signal(stage), make_signal(epoch_, wait_.tag()), peer)) return nullptr;
+    const unsigned char* const data = packet.data(stage, bytes);
+    // Lines that several ranks read come faster when they are asked for all at once.
+    const bool shared = !answered_ && world_size() > 2;
+    for (std::size_t at = 0; shared && at < bytes; at += cache_line_bytes) __builtin_prefetch(data + at);
     return data;
   }
 
@@ -215,9 +228,9 @@ class HostLane {
   Place place_;
   const std::uint32_t* group_epochs_;
   bool past_caches_;
-  bool prefetches_;
   std::uint32_t epoch_;
   std::size_t packet_elems_ = 1;
+  bool answered_ = false;
 };
 static_assert(executor<HostLane>);
 

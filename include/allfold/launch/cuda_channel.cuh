@@ -146,12 +146,39 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
          shape.lanes * Unit::packets <= DeviceLayout::packets;
 }
 
+/// Null for worlds that few machines have, which use the other packets.
+template <Algorithm A, class Reduction>
+const void* wide_kernel_for(int world_size) {
+  switch (world_size) {
+    case 2: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, Reduction>);
+    case 4: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, Reduction>);
+    case 8: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 8, Reduction>);
+    default: return nullptr;
+  }
+}
+
+/// Whether the call is of whole, aligned vectors, long enough that wide packets pay, and fits one round of them.
+template <Algorithm A, class Reduction>
+bool is_wide(const AllReduceCall<Reduction>& call, GridShape shape, int world_size) noexcept {
+  const auto address = reinterpret_cast<std::uintptr_t>(call.in) | reinterpret_cast<std::uintptr_t>(call.out);
+  const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
+  return bytes >= wide_from_bytes(A, world_size) && ((address | bytes) & 15U) == 0 &&
+         wide_groups(A, bytes, world_size) <= wide_room(shape, world_size);
+}
+
 template <Algorithm A, class Reduction>
 void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& call, const DeviceCall& meta,
                         cudaStream_t stream) {
   const int ranks = channel.view().layout.world_size;
-  GridShape shape = device_shape(A, call.count * sizeof(typename Reduction::value_type), ranks, channel.most_blocks());
+  const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
+  GridShape shape = device_shape(A, bytes, ranks, channel.most_blocks());
   const void* kernel = nullptr;
+  if constexpr (sends_packets<A> && 16 % sizeof(typename Reduction::value_type) == 0) {
+    const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
+    if (is_wide<A>(call, wide, ranks) && (kernel = wide_kernel_for<A, Reduction>(ranks)) != nullptr) {
+      return channel.enqueue(kernel, wide, watch_threads, stream, meta, call);
+    }
+  }
   if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {
     if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks, shape.lanes + watch_threads);
   }

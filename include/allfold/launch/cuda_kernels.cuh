@@ -7,6 +7,7 @@
 #include <allfold/algo/symmetric/barrier.hpp>
 #include <allfold/base/cuda_arch.cuh>
 #include <allfold/exec/cuda_lane.cuh>
+#include <allfold/exec/cuda_wide_lane.cuh>
 #include <allfold/launch/cuda_shape.hpp>
 #include <allfold/memory/device_channel.hpp>
 
@@ -16,15 +17,15 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 
 static_assert(executor<CudaLane<2>>);
 
-/// What every kernel of the library begins with: waits for the grids before it, and tells the block's last epoch.
-inline __device__ std::uint32_t enter_call(const DeviceChannelView& view, const DeviceCall& call) {
+/// What every kernel of the library begins with: waits for the grids before it, and tells what the block remembers.
+inline __device__ BlockState enter_call(const DeviceChannelView& view, const DeviceCall& call) {
   ptx::wait_for_grids_before();
   BlockState* const state = view.state(static_cast<int>(blockIdx.x));
-  const std::uint32_t epoch = state->epoch;
-  if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
-  __syncthreads();  // all have read the epoch before the first lane to end writes it
+  const BlockState last = *state;
+  if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) state->calls = last.calls + 1;
+  __syncthreads();  // all have read the state before the first lane to end writes it
   ptx::let_next_grid_launch();
-  return epoch;
+  return last;
 }
 
 /// And what it ends with, after a sync of its lanes.
@@ -55,7 +56,7 @@ template <Algorithm A, int World, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                       const __grid_constant__ AllReduceCall<Reduction> call) {
-  const std::uint32_t epoch = enter_call(view, meta);
+  const std::uint32_t epoch = enter_call(view, meta).epoch;
   const int lanes = static_cast<int>(blockDim.x) - (sends_packets<A> ? watch_threads : 0);
   if (sends_packets<A> && static_cast<int>(threadIdx.x) >= lanes) {
     watch_call(view, meta, epoch);
@@ -70,7 +71,7 @@ template <Algorithm A, int World, int Threads, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(Threads, 1)
     brief_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                             const __grid_constant__ AllReduceCall<Reduction> call) {
-  const std::uint32_t epoch = enter_call(view, meta);
+  const std::uint32_t epoch = enter_call(view, meta).epoch;
   const int lanes = static_cast<int>(blockDim.x) - watch_threads;
   if (__builtin_expect(static_cast<int>(threadIdx.x) >= lanes, 0)) {
     watch_call(view, meta, epoch);
@@ -85,11 +86,34 @@ ALLFOLD_KERNEL void __launch_bounds__(Threads, 1)
   if (e.sync(ok)) leave_call(view, e.epoch());
 }
 
+/// The same with wide packets, for calls of one round of vectors.
+template <Algorithm A, int World, class Reduction>
+ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
+    wide_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
+                           const __grid_constant__ AllReduceCall<Reduction> call) {
+  const BlockState last = enter_call(view, meta);
+  const int lanes = static_cast<int>(blockDim.x) - watch_threads;
+  if (__builtin_expect(static_cast<int>(threadIdx.x) >= lanes, 0)) {
+    watch_call(view, meta, last.epoch);
+    return;
+  }
+  CudaWideLane<World> e(view, meta, lanes, last.epoch, last.wide_calls);
+  e.template plan_wide<typename Reduction::value_type>();
+  e.begin_round();
+  const Range all{0, call.count & 0x7fffffffU};
+  const bool ok =
+      A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all) : two_shot_packet_round(e, call, all);
+  if (!e.sync(ok)) return;
+  e.sweep();
+  leave_call(view, e.epoch());
+  if (threadIdx.x == 0) view.state(static_cast<int>(blockIdx.x))->wide_calls = last.wide_calls + 1;
+}
+
 /// One block. A barrier of a group leaves the epochs of the channel alone.
 template <int World>
 ALLFOLD_KERNEL void barrier_kernel(const __grid_constant__ DeviceChannelView view,
                                    const __grid_constant__ DeviceCall meta) {
-  const std::uint32_t epoch = enter_call(view, meta);
+  const std::uint32_t epoch = enter_call(view, meta).epoch;
   CudaLane<World> e(view, meta, static_cast<int>(blockDim.x), epoch);
   if (meta.record.operation != Operation::group_barrier) {
     if (barrier(e)) leave_call(view, e.epoch());

@@ -55,4 +55,29 @@ constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int wor
   return {};
 }
 
+/// Groups of sixteen wide packets, of 240 bytes, that a rank sends to a peer in one stage.
+constexpr std::size_t wide_groups(Algorithm algorithm, std::size_t bytes, int world_size) noexcept {
+  const std::size_t part =
+      algorithm == Algorithm::two_shot_packet ? bytes / static_cast<std::size_t>(world_size) : bytes;
+  return part / 240 + 1;
+}
+
+/// The grid of a call with wide packets. A lane has a packet in each of several passes.
+constexpr GridShape wide_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
+  return detail::spread(wide_groups(algorithm, bytes, world_size) * 16, 128, most_threads - watch_threads, most_blocks);
+}
+
+/// How many groups fit one round of such a grid.
+constexpr std::size_t wide_room(GridShape shape, int world_size) noexcept {
+  const unsigned passes = DeviceLayout::wide_packets(world_size) / static_cast<unsigned>(shape.lanes);
+  return std::size_t{passes} * static_cast<unsigned>(shape.blocks * shape.lanes) / 16;
+}
+
+/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions.
+/// Source: docs/decisions/0007-device-constants.md.
+constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size) noexcept {
+  const bool one_shot = algorithm == Algorithm::one_shot_packet;
+  return std::size_t{one_shot || world_size > 2 ? 384U : 256U} << 10;
+}
+
 }  // namespace allfold

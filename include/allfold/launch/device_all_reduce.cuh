@@ -49,7 +49,7 @@ template <class Reduction>
 __device__ bool all_reduce(const DeviceAllReduce<Reduction>& plan) {
   if (static_cast<int>(gridDim.x) > plan.most_blocks) return false;
   const int block = static_cast<int>(blockIdx.x);
-  const std::uint32_t epoch = enter_call(plan.view, plan.meta);
+  const std::uint32_t epoch = enter_call(plan.view, plan.meta).epoch;
   CudaLane<0> e(plan.view, plan.meta, static_cast<int>(blockDim.x), epoch);
   const bool pushes = plan.call.inputs.reach != Reach::mapped || plan.call.in == plan.call.out || e.world_size() == 2;
   const bool ok = pushes ? one_shot_push(e, plan.call) : one_shot(e, plan.call);

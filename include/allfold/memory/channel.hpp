@@ -17,20 +17,28 @@ struct alignas(cache_line_bytes) PublishedCall {
   CallRecord record;
 };
 
-/// One packet of CPU ranks: a line that carries the signal, and as much data as moves well before the next signal.
-/// Data that fits beside the signal travels in the same cache line.
+/// One packet of CPU ranks: as much data as moves well before the next signal. Data that fits beside a signal travels in
+/// the signal's cache line. An owner of a shard answers with the result in the lines that the inputs came in: a line that
+/// goes to and fro crosses between cores half as often as one that only one side writes.
 struct alignas(cache_line_bytes) HostPacket {
   static constexpr std::size_t payload_bytes = 8192;
   /// A larger element does not travel in packets.
   static constexpr std::size_t largest_element = 1024;
   static constexpr std::size_t inline_bytes = cache_line_bytes - sizeof(std::uint64_t);
 
-  unsigned char beside[inline_bytes];
-  std::uint64_t signal;
+  struct alignas(cache_line_bytes) Head {
+    unsigned char beside[inline_bytes];
+    std::uint64_t signal;
+  };
+
+  Head head[stage_count];
   unsigned char payload[payload_bytes];
 
-  /// Where `bytes` of data lie, aligned as a cache line is.
-  unsigned char* data(std::size_t bytes) noexcept { return bytes <= inline_bytes ? beside : payload; }
+  /// Where `bytes` of data of a stage lie, aligned as a cache line is.
+  unsigned char* data(Stage stage, std::size_t bytes) noexcept {
+    return bytes <= inline_bytes ? head[static_cast<int>(stage)].beside : payload;
+  }
+  std::uint64_t& signal(Stage stage) noexcept { return head[static_cast<int>(stage)].signal; }
 };
 static_assert(HostPacket::largest_element <= HostPacket::payload_bytes);
 
@@ -44,7 +52,7 @@ struct ChannelLayout {
   int world_size = 1;
   int blocks = 1;
   std::size_t packets_offset = 0;
-  int packets = 0;  ///< of one epoch parity and one stage
+  int packets = 0;  ///< of one epoch parity
   std::size_t staging_offset = 0;
   std::size_t staging_bytes = 0;
   std::size_t inbox_offset = 0;
@@ -58,8 +66,7 @@ struct ChannelLayout {
         .world_size = world_size, .blocks = blocks, .packets = packets, .staging_bytes = staging_bytes};
     const std::size_t pads = sizeof(SignalLine) * static_cast<std::size_t>(blocks * leg_count * world_size);
     layout.packets_offset = page_up(2 * sizeof(PublishedCall) + pads);
-    layout.staging_offset =
-        page_up(layout.packets_offset + sizeof(HostPacket) * static_cast<std::size_t>(2 * stage_count * packets));
+    layout.staging_offset = page_up(layout.packets_offset + sizeof(HostPacket) * static_cast<std::size_t>(2 * packets));
     layout.inbox_offset = page_up(layout.staging_offset + staging_bytes);
     layout.bytes = layout.inbox_offset + inbox_slot_bytes * static_cast<std::size_t>(blocks * layout.inbox_slots());
     return layout;
@@ -89,12 +96,11 @@ struct ChannelView {
     return &lines[(block * leg_count + static_cast<int>(leg)) * layout.world_size + from].word;
   }
 
-  /// Packet `index` that `of` posts. Epochs take turns between two sets: a rank that posts in epoch e + 2 has seen
+  /// Packet `index` in `of`'s memory. Epochs take turns between two sets: a rank that posts in epoch e + 2 has seen
   /// every peer enter e + 1, hence leave e.
-  HostPacket& packet(int of, std::uint32_t epoch, Stage stage, std::size_t index) const noexcept {
+  HostPacket& packet(int of, std::uint32_t epoch, std::size_t index) const noexcept {
     auto* packets = reinterpret_cast<HostPacket*>(part[of] + layout.packets_offset);
-    const std::size_t set = (epoch & 1U) * stage_count + static_cast<std::size_t>(stage);
-    return packets[set * static_cast<std::size_t>(layout.packets) + index];
+    return packets[(epoch & 1U) * static_cast<std::size_t>(layout.packets) + index];
   }
 
   void* staging(int of) const noexcept { return part[of] + layout.staging_offset; }

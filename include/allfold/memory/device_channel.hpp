@@ -21,8 +21,9 @@ constexpr int most_brief_threads(int world_size) noexcept { return world_size ==
 /// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
 /// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
 struct alignas(32) BlockState {
-  std::uint32_t epoch;  ///< of its last round
-  std::uint32_t calls;  ///< of the channel; block 0 counts, for it takes part in every call
+  std::uint32_t epoch;       ///< of its last round
+  std::uint32_t calls;       ///< of the channel; block 0 counts, for it takes part in every call
+  std::uint32_t wide_calls;  ///< calls with wide packets
 };
 
 /// One packet of GPU ranks: data and its flag in what one store writes at once, and one load reads at once.
@@ -41,6 +42,7 @@ struct DeviceLayout {
   std::size_t groups_offset = 0;
   std::size_t pads_offset = 0;
   std::size_t packets_offset = 0;
+  std::size_t wide_offset = 0;
   std::size_t staging_offset = 0;
   std::size_t staging_bytes = 0;
   std::size_t inbox_offset = 0;
@@ -49,6 +51,13 @@ struct DeviceLayout {
 
   /// Packets of one block, parity, stage and source.
   static constexpr int packets = 1024;
+  /// Wide packets of one block, set and stage: of all sources, and of each. In so many uses of a set each of its slots is
+  /// swept once; a tag comes again after 255.
+  static constexpr unsigned wide_room = 8192;
+  static constexpr unsigned wide_sweeps = 128;
+  ALLFOLD_HD static constexpr unsigned wide_packets(int world_size) noexcept {
+    return wide_room / static_cast<unsigned>(world_size) / 32 * 32;
+  }
 
   static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes, std::size_t inbox_slot_bytes) noexcept {
     DeviceLayout layout{.world_size = world_size,
@@ -60,8 +69,10 @@ struct DeviceLayout {
     layout.groups_offset = sizeof(BlockState) * n;
     layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
     layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
-    layout.staging_offset =
+    layout.wide_offset =
         line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks * std::size_t{packets});
+    layout.staging_offset =
+        line_up(layout.wide_offset + sizeof(DevicePacket) * n * 2 * stage_count * std::size_t{wide_room});
     layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
     layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
     return layout;
@@ -102,6 +113,12 @@ struct DeviceChannelView {
         (static_cast<std::uint32_t>(block) * 2 + (epoch & 1U)) * stage_count + static_cast<unsigned>(stage);
     return layout.packets_offset +
            std::size_t{set * static_cast<unsigned>(world_size)} * DeviceLayout::packets * sizeof(DevicePacket);
+  }
+
+  /// Where a set of a block's wide packets begins in each part: inputs, then results, each of rank 0, rank 1, and so on.
+  ALLFOLD_HD std::size_t wide_offset(int block, std::uint32_t set) const noexcept {
+    return layout.wide_offset + std::size_t{static_cast<std::uint32_t>(block) * 2 + set} * stage_count *
+                                    DeviceLayout::wide_room * sizeof(DevicePacket);
   }
 
   /// Staging memory as a buffer that begins `offset` bytes into every rank's.

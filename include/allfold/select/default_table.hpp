@@ -15,22 +15,19 @@ namespace detail {
 /// the rows of the others do not apply; there its row is IntraNodeComm's threshold, not a measured one.
 /// Source: bench/results/host-tuning.txt.
 inline constexpr TuningRow default_tuning_rows[] = {
-    {2, true, 256, Algorithm::one_shot_packet},
-    {2, true, std::size_t{4} << 10, Algorithm::one_shot},
+    {2, true, 512, Algorithm::one_shot_packet},
+    {2, true, std::size_t{8} << 10, Algorithm::one_shot},
     {2, true, unlimited_bytes, Algorithm::two_shot},
-    {2, false, std::size_t{16} << 10, Algorithm::one_shot_packet},
-    {2, false, std::size_t{128} << 10, Algorithm::two_shot_packet},
-    {2, false, unlimited_bytes, Algorithm::two_shot},
+    {2, false, std::size_t{64} << 10, Algorithm::one_shot_packet},
+    {2, false, unlimited_bytes, Algorithm::two_shot_packet},
     {4, true, std::size_t{2} << 10, Algorithm::one_shot_packet},
     {4, true, unlimited_bytes, Algorithm::two_shot},
     {4, false, std::size_t{4} << 10, Algorithm::one_shot_packet},
-    {4, false, std::size_t{16} << 20, Algorithm::two_shot_packet},
-    {4, false, unlimited_bytes, Algorithm::two_shot},
-    {8, true, 256, Algorithm::one_shot_packet},
-    {8, true, std::size_t{2} << 10, Algorithm::two_shot_packet},
+    {4, false, unlimited_bytes, Algorithm::two_shot_packet},
+    {8, true, std::size_t{1} << 10, Algorithm::one_shot_packet},
     {8, true, std::size_t{256} << 10, Algorithm::hybrid_cube_mesh},
     {8, true, unlimited_bytes, Algorithm::two_shot},
-    {8, false, 256, Algorithm::one_shot_packet},
+    {8, false, std::size_t{2} << 10, Algorithm::one_shot_packet},
     {8, false, std::size_t{256} << 10, Algorithm::hybrid_cube_mesh},
     {8, false, unlimited_bytes, Algorithm::two_shot_packet},
 };
@@ -38,11 +35,13 @@ inline constexpr TuningRow default_tuning_rows[] = {
 /// For GPUs linked by NVLink; the rows of eight are set between what two and four measured.
 /// Source: docs/decisions/0007-device-constants.md.
 inline constexpr TuningRow device_tuning_rows[] = {
-    {2, true, std::size_t{1} << 20, Algorithm::one_shot_packet},
-    {2, true, std::size_t{2} << 20, Algorithm::one_shot_push},
-    {2, true, std::size_t{8} << 20, Algorithm::two_shot},
+    {2, true, std::size_t{768} << 10, Algorithm::one_shot_packet},
+    {2, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {2, true, std::size_t{6} << 20, Algorithm::one_shot_packet},
     {2, true, unlimited_bytes, Algorithm::two_shot_push},
-    {2, false, std::size_t{1} << 20, Algorithm::one_shot_packet},
+    {2, false, std::size_t{768} << 10, Algorithm::one_shot_packet},
+    {2, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
+    {2, false, std::size_t{6} << 20, Algorithm::one_shot_packet},
     {2, false, unlimited_bytes, Algorithm::one_shot_push},
     {4, true, std::size_t{128} << 10, Algorithm::one_shot_packet},
     {4, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
