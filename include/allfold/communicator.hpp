@@ -344,6 +344,10 @@ class BasicCommunicator {
     check_element_size(where, std::max(sizeof(T), sizeof(typename R::accumulator)), transport_.staging_bytes());
     const Located from = transport_.find(in, count * sizeof(T));
     const Located to = transport_.find(out, count * sizeof(T));
+    if constexpr (requires { transport_.check_private(where, "input", in); }) {
+      if (count != 0 && from.window == nullptr) transport_.check_private(where, "input", in);
+      if (count != 0 && to.window == nullptr && out != in) transport_.check_private(where, "output", out);
+    }
     Prepared<R> prepared{.record = record_of<R>,
                          .call = {.reduction = reduction,
                                   .count = count,

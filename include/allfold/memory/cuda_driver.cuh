@@ -10,7 +10,8 @@
 
 namespace allfold {
 
-/// The functions of the CUDA driver for virtual memory, found at run time: a program need not link libcuda.
+/// The functions of the CUDA driver that the runtime lacks, found at run time: a program need not link libcuda. A stand-in
+/// for a driver that is not at hand fills in its own.
 struct CudaDriver {
   decltype(&cuGetErrorName) error_name = nullptr;
   decltype(&cuMemGetAllocationGranularity) granularity = nullptr;
@@ -23,6 +24,7 @@ struct CudaDriver {
   decltype(&cuMemMap) map = nullptr;
   decltype(&cuMemUnmap) unmap = nullptr;
   decltype(&cuMemSetAccess) set_access = nullptr;
+  decltype(&cuPointerGetAttributes) pointer_attributes = nullptr;
 
   /// @throws CudaError if the driver is too old for one of them.
   ALLFOLD_COLD static CudaDriver load(const Where& where) {
@@ -38,6 +40,7 @@ struct CudaDriver {
     find(where, "cuMemMap", driver.map);
     find(where, "cuMemUnmap", driver.unmap);
     find(where, "cuMemSetAccess", driver.set_access);
+    find(where, "cuPointerGetAttributes", driver.pointer_attributes);
     return driver;
   }
 

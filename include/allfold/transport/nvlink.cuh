@@ -23,6 +23,7 @@
 #include <allfold/memory/control_block.hpp>
 #include <allfold/memory/descriptor_exchange.hpp>
 #include <allfold/memory/device_memory.cuh>
+#include <allfold/memory/device_pointer.cuh>
 #include <allfold/memory/host_identity.hpp>
 #include <allfold/memory/registry.hpp>
 #include <allfold/memory/shared_parts.hpp>
@@ -124,6 +125,10 @@ class NvlinkTransport {
     state->world_size = meeting.world_size();
     state->device = ranks[static_cast<std::size_t>(state->rank)].device;
     state->driver = CudaDriver::load(meeting.where());
+    int pageable = 0;
+    check_cuda(meeting.where(), cudaDeviceGetAttribute(&pageable, cudaDevAttrPageableMemoryAccess, state->device),
+               {"device ", state->device, " cannot be asked"});
+    state->reaches_pageable = pageable != 0;
     state->exchange.emplace(meeting.where());
     state->addresses = meeting.all_gather("exchange addresses", state->exchange->address());
     check_cuda(meeting.where(), cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
@@ -174,6 +179,10 @@ class NvlinkTransport {
   Located find(const void* pointer, std::size_t bytes) const noexcept {
     const auto hit = state_->registry->find(pointer, bytes);
     return hit ? Located{&hit.entry->window(), hit.offset_bytes} : Located{};
+  }
+
+  void check_private(const Where& where, std::string_view what, const void* pointer) const {
+    check_reached(where, what, DevicePointer::of(state_->driver, pointer), state_->device, state_->reaches_pageable);
   }
 
   /// A barrier of the GPUs, for which the host waits.
@@ -228,7 +237,8 @@ class NvlinkTransport {
     int rank = 0;
     int world_size = 1;
     int device = 0;
-    int shared_by = 1;  ///< the most ranks that any GPU has
+    int shared_by = 1;              ///< the most ranks that any GPU has
+    bool reaches_pageable = false;  ///< the GPU loads from and stores to any memory of the host
     CudaDriver driver;
     std::optional<DescriptorExchange> exchange;
     std::vector<ExchangeAddress> addresses;
