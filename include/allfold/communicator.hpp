@@ -116,7 +116,7 @@ class BasicCommunicator {
   /// @throws SystemError without room for it, MismatchError, TimeoutError, PeerError.
   template <element T>
   buffer_type<T> allocate(std::size_t count) {
-    return buffer_type<T>(allocate_bytes(count, sizeof(T)), count);
+    return buffer_type<T>(allocate_bytes(count, sizeof(T)), count, world_size());
   }
 
   /// Combines `inout` of all ranks, in ascending rank order, and gives the result to all.
@@ -160,6 +160,18 @@ class BasicCommunicator {
     const auto prepared = prepare(where, static_cast<const T*>(std::data(in)), std::size(in), std::data(out),
                                   std::size(out), Reduction<Op, T>{op}, options);
     return describe_all_reduce(channel, prepared.call, prepared.record, prepared.launch);
+  }
+
+  /// What kernels of the caller's signal with, through the pads of `buffer`: put_signal, wait_signal and barrier of
+  /// launch/device_signals.cuh, with these options' timeout.   Sync: the host enqueues nothing.
+  /// @throws UsageError.
+  template <class T>
+  auto device_signals(const buffer_type<T>& buffer, const CallOptions& options = {}) {
+    static_assert(Transport::device, "allfold: device_signals is for GPU ranks; use NvlinkTransport, or barrier");
+    const Where where = session_.where("device_signals");
+    enter(where);
+    return describe_signals(channel_of(where, options), buffer.signal_pads(), buffer.serial(),
+                            EnqueueOptions{timeout_of(where, options, session_.options), options.stream});
   }
 
   /// The algorithm that all_reduce would take for these buffers; `none` is the fallback, two_shot in chunks.

@@ -20,53 +20,19 @@
 #include <allfold/base/variables.hpp>
 #include <allfold/launch/cuda_channel.cuh>
 #include <allfold/launch/device_all_reduce.cuh>
+#include <allfold/launch/device_signals.cuh>
 #include <allfold/memory/control_block.hpp>
 #include <allfold/memory/descriptor_exchange.hpp>
 #include <allfold/memory/device_memory.cuh>
 #include <allfold/memory/device_pointer.cuh>
 #include <allfold/memory/host_identity.hpp>
-#include <allfold/memory/registry.hpp>
 #include <allfold/memory/shared_parts.hpp>
 #include <allfold/policy/transport.hpp>
+#include <allfold/transport/nvlink_allocation.cuh>
 
 namespace allfold {
 
 inline namespace ALLFOLD_ARCH_NAMESPACE {
-
-/// One symmetric allocation of GPU ranks. Peers keep what they map, whoever lets go first.
-class NvlinkAllocation {
- public:
-  using Registry = RangeRegistry<NvlinkAllocation>;
-
-  NvlinkAllocation(const Where& where, DeviceParts parts, const Window& window, int rank, int device,
-                   std::shared_ptr<Registry> registry)
-      : parts_(std::move(parts)),
-        registry_(std::move(registry)),
-        window_(window),
-        data_(window.at[rank]),
-        device_(device) {
-    registry_->insert(where, data_, window_.bytes, *this);
-  }
-  NvlinkAllocation(const NvlinkAllocation&) = delete;
-  NvlinkAllocation& operator=(const NvlinkAllocation&) = delete;
-  /// Waits for the device, as cudaFree does: a kernel may still use the memory.
-  ~NvlinkAllocation() {
-    registry_->erase(data_);
-    const DeviceGuard guard(device_);
-    static_cast<void>(cudaDeviceSynchronize());
-  }
-
-  void* data() const noexcept { return data_; }
-  /// Every rank's part, at the addresses by which this rank's GPU reaches it.
-  const Window& window() const noexcept { return window_; }
-
- private:
-  DeviceParts parts_;
-  std::shared_ptr<Registry> registry_;
-  Window window_;
-  void* data_;
-  int device_;
-};
 
 /// Moves bytes between GPUs of one host through memory that all of them map: loads and stores over NVLink, or over PCIe
 /// where that has peer access. A rank's GPU is the device that is current when the communicator is created; ranks are
@@ -165,11 +131,12 @@ class NvlinkTransport {
 
   ALLFOLD_COLD allocation_type allocate(Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
     const DeviceGuard guard(state_->device);
+    const std::size_t signals_offset = signal_part_offset(bytes);
     DeviceParts parts = share_device_memory(meeting, state_->driver, state_->device, *state_->exchange,
-                                            state_->addresses, serial, bytes);
+                                            state_->addresses, serial, signals_offset + sizeof(SignalPart));
     const Window window = parts.window(bytes, serial, state_->world_size);
-    return std::make_shared<NvlinkAllocation>(meeting.where(), std::move(parts), window, state_->rank, state_->device,
-                                              state_->registry);
+    return std::make_shared<NvlinkAllocation>(meeting.where(), state_->owner(), std::move(parts), window,
+                                              signals_offset);
   }
 
   struct Located {
@@ -232,6 +199,7 @@ class NvlinkTransport {
     }
 
     ControlBlock* control_block() const noexcept { return static_cast<ControlBlock*>(control.part[0]->data()); }
+    NvlinkAllocation::Owner owner() const { return {rank, world_size, device, stream, registry}; }
 
     int process = ::getpid();
     int rank = 0;
