@@ -13,8 +13,9 @@
 namespace allfold {
 
 /// Symmetric memory: as many elements on every rank, which all ranks reach, so that collectives on it copy nothing in
-/// or out. Owns this rank's part, zero at first; made by `Communicator::allocate`. May outlive the communicator, and
-/// its peers' parts may go before it.
+/// or out. `Communicator::allocate` makes one that owns this rank's part, which is zero at first; it may outlive the
+/// communicator, and its peers' parts may go before it. One that `Communicator::register_buffer` makes refers to memory of
+/// the caller's, which has to outlive all ranks' buffers.
 template <element T, class Allocation>
 class SymmetricBuffer {
  public:

@@ -35,7 +35,9 @@ namespace allfold {
 ///   failure()                             optional<Failure>: why the communicator ended, on whatever rank
 ///   leave()                               tells peers that this rank destroys its communicator; noexcept
 ///
-/// A transport may have this too:
+/// A transport may have these too:
+///   register_memory(meeting, pointer, bytes, serial) -> allocation_type
+///                                         the same for memory of the caller's, which stays where it is and his to free
 ///   check_private(where, what, pointer)   throws UsageError if memory that is not symmetric cannot be the call's `what`
 ///                                         ("input", "output"); asked in each call, so quick, and safe in a capture
 template <class T>

@@ -21,8 +21,10 @@
 #include <allfold/launch/cuda_channel.cuh>
 #include <allfold/launch/device_all_reduce.cuh>
 #include <allfold/launch/device_signals.cuh>
+#include <allfold/launch/device_verify.cuh>
 #include <allfold/memory/control_block.hpp>
 #include <allfold/memory/descriptor_exchange.hpp>
+#include <allfold/memory/device_import.cuh>
 #include <allfold/memory/device_memory.cuh>
 #include <allfold/memory/device_pointer.cuh>
 #include <allfold/memory/host_identity.hpp>
@@ -87,6 +89,7 @@ class NvlinkTransport {
 
   ALLFOLD_COLD void connect(Meeting& meeting, std::span<const Identity> ranks, const Options& options) {
     auto state = std::make_unique<State>();
+    state->ranks.assign(ranks.begin(), ranks.end());
     state->rank = meeting.rank();
     state->world_size = meeting.world_size();
     state->device = ranks[static_cast<std::size_t>(state->rank)].device;
@@ -108,7 +111,8 @@ class NvlinkTransport {
     const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
     state->parts = share_device_memory(meeting, state->driver, state->device, *state->exchange, state->addresses,
                                        control_serial, bytes);
-    verify(meeting, *state);
+    verify(meeting, *state, state->parts.window(bytes, 0, state->world_size).buffer(verify_offset, state->world_size),
+           VerifyCells::most_bytes);
 
     // A call that is launched early holds SMs while it waits for the one before it. Were those another channel's share,
     // ranks that began with different channels would wait for each other.
@@ -137,6 +141,40 @@ class NvlinkTransport {
     const Window window = parts.window(bytes, serial, state_->world_size);
     return std::make_shared<NvlinkAllocation>(meeting.where(), state_->owner(), std::move(parts), window,
                                               signals_offset);
+  }
+
+  /// The memory stays the caller's; signal pads are made for it.
+  ALLFOLD_COLD allocation_type register_memory(Meeting& meeting, void* pointer, std::size_t bytes,
+                                               std::uint32_t serial) {
+    State& state = *state_;
+    const DeviceGuard guard(state.device);
+    const Where where = meeting.where();
+    check_cuda(where, cudaDeviceSynchronize(), {"what uses the range could not be waited for"});
+    const allocation_type former = registered_before(where, pointer, bytes);
+    const auto in_my_process = [&](const Identity& r) {
+      return r.same_process(state.ranks[static_cast<std::size_t>(state.rank)]);
+    };
+    MemoryOffer mine = offer_memory(where, state.driver, state.device, pointer, bytes,
+                                    !std::all_of(state.ranks.begin(), state.ranks.end(), in_my_process));
+    mine.known = former ? former->window().serial : 0;
+    const std::vector<MemoryOffer> offers = meeting.all_gather("offers of memory", mine);
+    check_known(where, offers);
+    if (former) return former;
+
+    NvlinkAllocation::Imports imports;
+    Window window{.bytes = bytes, .serial = serial};
+    for (int r = 0; r < state.world_size; ++r) {
+      window.at[r] = r == state.rank ? pointer : reach(where, state, r, offers[static_cast<std::size_t>(r)], imports);
+    }
+    {
+      const SavedBytes saved(where, pointer, bytes, state.stream);
+      meeting.barrier("memory is reached");
+      verify(meeting, state, window.buffer(0, state.world_size), bytes);
+      meeting.barrier("memory is verified");
+    }
+    DeviceParts signals = share_device_memory(meeting, state.driver, state.device, *state.exchange, state.addresses,
+                                              serial, sizeof(SignalPart));
+    return std::make_shared<NvlinkAllocation>(where, state.owner(), std::move(signals), window, 0, std::move(imports));
   }
 
   struct Located {
@@ -179,6 +217,8 @@ class NvlinkTransport {
   static constexpr std::size_t inbox_slot_bytes = std::size_t{128} << 10;
   static constexpr std::size_t host_control_bytes = 4096;
   static constexpr std::size_t device_control_bytes = 512;
+  /// Behind the abort word.
+  static constexpr std::size_t verify_offset = 64;
   /// Of the exchange of control memory; allocations count from 1.
   static constexpr std::uint32_t control_serial = ~std::uint32_t{0};
   static_assert(sizeof(ControlBlock) <= host_control_bytes);
@@ -202,6 +242,7 @@ class NvlinkTransport {
     NvlinkAllocation::Owner owner() const { return {rank, world_size, device, stream, registry}; }
 
     int process = ::getpid();
+    std::vector<Identity> ranks;
     int rank = 0;
     int world_size = 1;
     int device = 0;
@@ -215,6 +256,7 @@ class NvlinkTransport {
     cudaStream_t stream = nullptr;  ///< for meetings of the communicator itself
     DeviceParts parts;
     std::shared_ptr<NvlinkAllocation::Registry> registry = std::make_shared<NvlinkAllocation::Registry>();
+    ImportedMemories imported;
     std::vector<std::unique_ptr<CudaChannel>> channels;
   };
 
@@ -273,35 +315,51 @@ class NvlinkTransport {
     return options.blocks > 0 ? std::min(options.blocks, fit) : fit;
   }
 
-  /// Every GPU writes a word into every GPU's memory, and reads what all of them wrote into all.
-  ALLFOLD_COLD static void verify(Meeting& meeting, State& state) {
-    const Where where = meeting.where();
-    Buffer words;
-    for (int r = 0; r < state.world_size; ++r) {
-      words.at[r] = static_cast<char*>(state.parts.part[r]->data()) + verify_offset;
-    }
-    // Kernels report to memory of the host: a copy would not show that a kernel's accesses arrive.
-    int* const wrong =
-        reinterpret_cast<int*>(&static_cast<ControlBlock*>(state.control.part[state.rank]->data())->verify[state.rank]);
-    int* const wrong_on_device = reinterpret_cast<int*>(
-        &on_device<ControlBlock>(where, state.control.part[state.rank]->data())->verify[state.rank]);
-    *wrong = -1;
-    write_verify_words_kernel<max_window_ranks><<<1, 32, 0, state.stream>>>(words, state.rank, state.world_size);
-    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
-    check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be written"});
-    meeting.barrier("verify device memory");
-    read_verify_words_kernel<max_window_ranks>
-        <<<1, max_window_ranks * max_window_ranks, 0, state.stream>>>(words, state.world_size, wrong_on_device);
-    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
-    check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be read"});
-    const int pair = __atomic_load_n(wrong, __ATOMIC_ACQUIRE);
-    if (pair < 0) return;
-    throw PeerError(
-        where, pair / max_window_ranks,
-        {"what the GPU of rank ", pair / max_window_ranks, " wrote into memory of rank ", pair % max_window_ranks,
-         " did not arrive; expected GPUs with peer access; see nvidia-smi topo -p2p w"});
+  /// Proves that every rank's GPU reaches every rank's part of a buffer.
+  ALLFOLD_COLD static void verify(Meeting& meeting, const State& state, const Buffer& buffer, std::size_t bytes) {
+    auto* const control = static_cast<ControlBlock*>(state.control.part[state.rank]->data());
+    const auto verdict = [&](ControlBlock* block) { return reinterpret_cast<int*>(&block->verify[state.rank]); };
+    verify_reach(meeting, buffer, bytes, state.stream, verdict(control),
+                 verdict(on_device<ControlBlock>(meeting.where(), control)));
   }
-  static constexpr std::size_t verify_offset = 64;
+
+  /// The registration of just this range that still stands, if there is one.
+  ALLFOLD_COLD allocation_type registered_before(const Where& where, void* pointer, std::size_t bytes) const {
+    const auto hit = state_->registry->find(pointer, 1);
+    if (!hit) return nullptr;
+    if (hit.entry->is_registered() && hit.offset_bytes == 0 && hit.entry->window().bytes == bytes) {
+      return hit.entry->shared_from_this();
+    }
+    throw UsageError(where, {"the range begins in symmetric allocation ", hit.entry->window().serial,
+                             "; expected memory that is not symmetric yet; use that buffer, or drop it first"});
+  }
+
+  ALLFOLD_COLD static void check_known(const Where& where, const std::vector<MemoryOffer>& offers) {
+    const std::uint64_t mine = offers[static_cast<std::size_t>(where.rank())].known;
+    const auto text = [](std::uint64_t known) {
+      return known == 0 ? std::string("not at all") : concat({"as symmetric allocation ", known});
+    };
+    for (std::size_t r = 0; r < offers.size(); ++r) {
+      if (offers[r].known == mine) continue;
+      throw MismatchError(
+          where, static_cast<int>(r),
+          {"ranks disagree on whether the range is registered; this rank has it ", text(mine), ", rank ", r, " ",
+           text(offers[r].known), "; expected the same on all; drop the former buffer ", "on every rank first"});
+    }
+  }
+
+  /// Where this rank's GPU reaches what another rank offers.
+  ALLFOLD_COLD static void* reach(const Where& where, State& state, int rank, const MemoryOffer& offer,
+                                  NvlinkAllocation::Imports& imports) {
+    const Identity& mine = state.ranks[static_cast<std::size_t>(state.rank)];
+    const Identity& theirs = state.ranks[static_cast<std::size_t>(rank)];
+    if (theirs.same_process(mine)) {
+      enable_peer_access(where, state.device, theirs.device, rank);
+      return reinterpret_cast<void*>(offer.address);
+    }
+    imports.push_back(state.imported.get(where, state.device, rank, offer));
+    return imports.back()->data() + offer.offset;
+  }
 
   std::unique_ptr<State> state_;
 };

@@ -6,10 +6,12 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <cuda_runtime_api.h>
 
 #include <allfold/base/cuda_check.cuh>
+#include <allfold/memory/device_import.cuh>
 #include <allfold/memory/device_memory.cuh>
 #include <allfold/memory/registry.hpp>
 #include <allfold/memory/signal_pad.hpp>
@@ -17,10 +19,14 @@
 
 namespace allfold {
 
-/// One symmetric allocation of GPU ranks. Peers keep what they map, whoever lets go first.
-class NvlinkAllocation {
+/// One symmetric allocation of GPU ranks, or a registration of memory that users have. Peers keep what they map, whoever
+/// lets go first; but what users registered is gone once they free it.
+class NvlinkAllocation : public std::enable_shared_from_this<NvlinkAllocation> {
  public:
   using Registry = RangeRegistry<NvlinkAllocation>;
+
+  /// What this process maps of other processes' cudaMalloc.
+  using Imports = std::vector<std::shared_ptr<ImportedMemory>>;
 
   /// Whose part of it this is.
   struct Owner {
@@ -31,9 +37,15 @@ class NvlinkAllocation {
     std::shared_ptr<Registry> registry;
   };
 
-  /// `parts` have a SignalPart each, `signals_offset` bytes in.
-  NvlinkAllocation(const Where& where, Owner owner, DeviceParts parts, const Window& window, std::size_t signals_offset)
-      : parts_(std::move(parts)), owner_(std::move(owner)), window_(window), data_(window.at[owner_.rank]) {
+  /// `parts` have a SignalPart each, `signals_offset` bytes in; and the window's memory before it, if it is not a user's.
+  NvlinkAllocation(const Where& where, Owner owner, DeviceParts parts, const Window& window, std::size_t signals_offset,
+                   Imports imports = {})
+      : parts_(std::move(parts)),
+        imports_(std::move(imports)),
+        owner_(std::move(owner)),
+        window_(window),
+        data_(window.at[owner_.rank]),
+        registered_(signals_offset == 0) {
     const auto signals = [&](int r) {
       return reinterpret_cast<SignalPart*>(static_cast<char*>(parts_.part[r]->data()) + signals_offset);
     };
@@ -61,6 +73,8 @@ class NvlinkAllocation {
   void* data() const noexcept { return data_; }
   /// Every rank's part, at the addresses by which this rank's GPU reaches it.
   const Window& window() const noexcept { return window_; }
+  /// The memory is the users'.
+  bool is_registered() const noexcept { return registered_; }
   /// [rank] where this rank's GPU reaches each pad.
   std::span<std::uint32_t* const> signal_pads() const noexcept {
     return {pads_, static_cast<std::size_t>(owner_.world_size)};
@@ -71,11 +85,13 @@ class NvlinkAllocation {
 
  private:
   DeviceParts parts_;
+  Imports imports_;
   Owner owner_;
   Window window_;
   void* data_;
   std::uint32_t* pads_[max_window_ranks] = {};
   SignalPart* mine_ = nullptr;
+  bool registered_;
 };
 
 }  // namespace allfold
