@@ -25,8 +25,8 @@
 #include <allfold/memory/control_block.hpp>
 #include <allfold/memory/descriptor_exchange.hpp>
 #include <allfold/memory/device_import.cuh>
-#include <allfold/memory/device_memory.cuh>
 #include <allfold/memory/device_pointer.cuh>
+#include <allfold/memory/device_sharing.cuh>
 #include <allfold/memory/host_identity.hpp>
 #include <allfold/memory/shared_parts.hpp>
 #include <allfold/policy/transport.hpp>
@@ -42,6 +42,7 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 /// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
 ///
 /// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once.
+/// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
  public:
   using policy_category = transport_tag;
@@ -92,14 +93,16 @@ class NvlinkTransport {
     state->ranks.assign(ranks.begin(), ranks.end());
     state->rank = meeting.rank();
     state->world_size = meeting.world_size();
-    state->device = ranks[static_cast<std::size_t>(state->rank)].device;
-    state->driver = CudaDriver::load(meeting.where());
+    DeviceSharing& sharing = state->sharing;
+    sharing.device = ranks[static_cast<std::size_t>(state->rank)].device;
+    sharing.driver = CudaDriver::load(meeting.where());
     int pageable = 0;
-    check_cuda(meeting.where(), cudaDeviceGetAttribute(&pageable, cudaDevAttrPageableMemoryAccess, state->device),
-               {"device ", state->device, " cannot be asked"});
+    check_cuda(meeting.where(), cudaDeviceGetAttribute(&pageable, cudaDevAttrPageableMemoryAccess, sharing.device),
+               {"device ", sharing.device, " cannot be asked"});
     state->reaches_pageable = pageable != 0;
-    state->exchange.emplace(meeting.where());
-    state->addresses = meeting.all_gather("exchange addresses", state->exchange->address());
+    sharing.exchange.emplace(meeting.where());
+    sharing.addresses = meeting.all_gather("exchange addresses", sharing.exchange->address());
+    sharing.type = agree_on_handle_type(meeting, sharing.driver, sharing.device);
     check_cuda(meeting.where(), cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
                {"no stream for the communicator's own meetings"});
     share_control(meeting, *state, ranks, options);
@@ -109,8 +112,7 @@ class NvlinkTransport {
         DeviceLayout::of(state->world_size, blocks, line_up(options.buffer_bytes),
                          inbox_slot_bytes / static_cast<std::size_t>(state->world_size) / 512 * 512);
     const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
-    state->parts = share_device_memory(meeting, state->driver, state->device, *state->exchange, state->addresses,
-                                       control_serial, bytes);
+    state->parts = share_device_memory(meeting, sharing, control_serial, bytes);
     verify(meeting, *state, state->parts.window(bytes, 0, state->world_size).buffer(verify_offset, state->world_size),
            VerifyCells::most_bytes);
 
@@ -128,16 +130,15 @@ class NvlinkTransport {
       view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
       view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
       view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
-      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, early_blocks));
+      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, sharing.device, blocks, early_blocks));
     }
     state_ = std::move(state);
   }
 
   ALLFOLD_COLD allocation_type allocate(Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
-    const DeviceGuard guard(state_->device);
+    const DeviceGuard guard(state_->sharing.device);
     const std::size_t signals_offset = signal_part_offset(bytes);
-    DeviceParts parts = share_device_memory(meeting, state_->driver, state_->device, *state_->exchange,
-                                            state_->addresses, serial, signals_offset + sizeof(SignalPart));
+    DeviceParts parts = share_device_memory(meeting, state_->sharing, serial, signals_offset + sizeof(SignalPart));
     const Window window = parts.window(bytes, serial, state_->world_size);
     return std::make_shared<NvlinkAllocation>(meeting.where(), state_->owner(), std::move(parts), window,
                                               signals_offset);
@@ -147,14 +148,14 @@ class NvlinkTransport {
   ALLFOLD_COLD allocation_type register_memory(Meeting& meeting, void* pointer, std::size_t bytes,
                                                std::uint32_t serial) {
     State& state = *state_;
-    const DeviceGuard guard(state.device);
+    const DeviceGuard guard(state.sharing.device);
     const Where where = meeting.where();
     check_cuda(where, cudaDeviceSynchronize(), {"what uses the range could not be waited for"});
     const allocation_type former = registered_before(where, pointer, bytes);
     const auto in_my_process = [&](const Identity& r) {
       return r.same_process(state.ranks[static_cast<std::size_t>(state.rank)]);
     };
-    MemoryOffer mine = offer_memory(where, state.driver, state.device, pointer, bytes,
+    MemoryOffer mine = offer_memory(where, state.sharing.driver, state.sharing.device, pointer, bytes,
                                     !std::all_of(state.ranks.begin(), state.ranks.end(), in_my_process));
     mine.known = former ? former->window().serial : 0;
     const std::vector<MemoryOffer> offers = meeting.all_gather("offers of memory", mine);
@@ -172,8 +173,7 @@ class NvlinkTransport {
       verify(meeting, state, window.buffer(0, state.world_size), bytes);
       meeting.barrier("memory is verified");
     }
-    DeviceParts signals = share_device_memory(meeting, state.driver, state.device, *state.exchange, state.addresses,
-                                              serial, sizeof(SignalPart));
+    DeviceParts signals = share_device_memory(meeting, state.sharing, serial, sizeof(SignalPart));
     return std::make_shared<NvlinkAllocation>(where, state.owner(), std::move(signals), window, 0, std::move(imports));
   }
 
@@ -187,12 +187,13 @@ class NvlinkTransport {
   }
 
   void check_private(const Where& where, std::string_view what, const void* pointer) const {
-    check_reached(where, what, DevicePointer::of(state_->driver, pointer), state_->device, state_->reaches_pageable);
+    check_reached(where, what, DevicePointer::of(state_->sharing.driver, pointer), state_->sharing.device,
+                  state_->reaches_pageable);
   }
 
   /// A barrier of the GPUs, for which the host waits.
   ALLFOLD_COLD std::optional<Failure> meet(const CallRecord& record, Duration timeout) {
-    const DeviceGuard guard(state_->device);
+    const DeviceGuard guard(state_->sharing.device);
     const Where where("create", state_->rank, state_->world_size);
     launch_barrier(channel(0), record, {.timeout = timeout, .stream = state_->stream}, false);
     check_cuda(where, cudaStreamSynchronize(state_->stream), {"the GPUs could not meet"});
@@ -232,26 +233,23 @@ class NvlinkTransport {
         for (auto& part : parts.part) static_cast<void>(part.release());
         return;
       }
-      const DeviceGuard guard(device);
+      const DeviceGuard guard(sharing.device);
       static_cast<void>(cudaDeviceSynchronize());  // kernels of ours end by themselves
       for (void* memory : registered) static_cast<void>(cudaHostUnregister(memory));
       if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
     }
 
     ControlBlock* control_block() const noexcept { return static_cast<ControlBlock*>(control.part[0]->data()); }
-    NvlinkAllocation::Owner owner() const { return {rank, world_size, device, stream, registry}; }
+    NvlinkAllocation::Owner owner() const { return {rank, world_size, sharing.device, stream, registry}; }
 
     int process = ::getpid();
     std::vector<Identity> ranks;
     int rank = 0;
     int world_size = 1;
-    int device = 0;
+    DeviceSharing sharing;
     int shared_by = 1;              ///< the most ranks that any GPU has
     bool reaches_pageable = false;  ///< the GPU loads from and stores to any memory of the host
-    CudaDriver driver;
-    std::optional<DescriptorExchange> exchange;
-    std::vector<ExchangeAddress> addresses;
-    SharedParts control;  ///< memory of the host: the control block in rank 0's part, and each rank's reports
+    SharedParts control;            ///< memory of the host: the control block in rank 0's part, and each rank's reports
     std::vector<void*> registered;
     cudaStream_t stream = nullptr;  ///< for meetings of the communicator itself
     DeviceParts parts;
@@ -280,8 +278,9 @@ class NvlinkTransport {
     const bool same_process =
         std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
     const std::size_t bytes = host_control_bytes + sizeof(PublishedCall) * static_cast<std::size_t>(options.channels);
-    state.control = same_process ? share_among_threads(meeting, bytes)
-                                 : share_among_processes(meeting, *state.exchange, state.addresses, 0, bytes);
+    state.control = same_process
+                        ? share_among_threads(meeting, bytes)
+                        : share_among_processes(meeting, *state.sharing.exchange, state.sharing.addresses, 0, bytes);
     // Of threads, each registers its own part for all of them. Of processes, each registers what it uses of its own
     // mappings.
     for (int r = 0; r < state.world_size; ++r) {
@@ -304,8 +303,9 @@ class NvlinkTransport {
       state.shared_by = std::max(state.shared_by, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), same)));
     }
     int processors = 0;
-    check_cuda(meeting.where(), cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, state.device),
-               {"device ", state.device, " cannot be asked"});
+    check_cuda(meeting.where(),
+               cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, state.sharing.device),
+               {"device ", state.sharing.device, " cannot be asked"});
     const std::vector<int> all = meeting.all_gather("multiprocessors", processors);
     const int fit = *std::min_element(all.begin(), all.end()) / (options.channels * state.shared_by);
     if (fit < 1) {
@@ -354,10 +354,10 @@ class NvlinkTransport {
     const Identity& mine = state.ranks[static_cast<std::size_t>(state.rank)];
     const Identity& theirs = state.ranks[static_cast<std::size_t>(rank)];
     if (theirs.same_process(mine)) {
-      enable_peer_access(where, state.device, theirs.device, rank);
+      enable_peer_access(where, state.sharing.device, theirs.device, rank);
       return reinterpret_cast<void*>(offer.address);
     }
-    imports.push_back(state.imported.get(where, state.device, rank, offer));
+    imports.push_back(state.imported.get(where, state.sharing.device, rank, offer));
     return imports.back()->data() + offer.offset;
   }
 

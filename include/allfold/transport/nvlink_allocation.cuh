@@ -12,7 +12,7 @@
 
 #include <allfold/base/cuda_check.cuh>
 #include <allfold/memory/device_import.cuh>
-#include <allfold/memory/device_memory.cuh>
+#include <allfold/memory/device_sharing.cuh>
 #include <allfold/memory/registry.hpp>
 #include <allfold/memory/signal_pad.hpp>
 #include <allfold/memory/window.hpp>
