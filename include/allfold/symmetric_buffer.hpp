@@ -14,8 +14,8 @@ namespace allfold {
 
 /// Symmetric memory: as many elements on every rank, which all ranks reach, so that collectives on it copy nothing in
 /// or out. `Communicator::allocate` makes one that owns this rank's part, which is zero at first; it may outlive the
-/// communicator, and its peers' parts may go before it. One that `Communicator::register_buffer` makes refers to memory of
-/// the caller's, which has to outlive all ranks' buffers.
+/// communicator, and its peers' parts may go before it. One that `Communicator::register_buffer` makes refers to memory
+/// of the caller's, which has to outlive all ranks' buffers.
 template <element T, class Allocation>
 class SymmetricBuffer {
  public:
@@ -46,8 +46,8 @@ class SymmetricBuffer {
   T* end() const noexcept { return data_ + count_; }
   T& operator[](std::size_t i) const noexcept { return data_[i]; }
 
-  /// [rank] where this rank (its GPU, if it has one) reaches that rank's elements; for this rank it is data(). Who reads
-  /// or writes a peer's elements has to synchronize with the peer: comm.barrier(), or signals.
+  /// [rank] where this rank (its GPU, if it has one) reaches that rank's elements; for this rank it is data(). Who
+  /// reads or writes a peer's elements has to synchronize with the peer: comm.barrier(), or signals.
   std::span<T* const> peers() const noexcept { return {peers_, ranks_}; }
   /// The same array in memory of the GPU, for kernels that index it by rank. It lives as long as the buffer.
   T* const* device_peers() const noexcept
@@ -56,8 +56,8 @@ class SymmetricBuffer {
     return data_ == nullptr ? nullptr : static_cast<T* const*>(allocation_->device_peers());
   }
 
-  /// [rank] where this rank's GPU reaches that rank's signal pad: signal_pad_words words, which are this buffer's alone and
-  /// zero at first. `Communicator::device_signals` has them too, with a protocol whose waits are bounded.
+  /// [rank] where this rank's GPU reaches that rank's signal pad: signal_pad_words words, which are this buffer's alone
+  /// and zero at first. `Communicator::device_signals` has them too, with a protocol whose waits are bounded.
   std::span<std::uint32_t* const> signal_pads() const noexcept
     requires requires(const Allocation& a) { a->signal_pads(); }
   {

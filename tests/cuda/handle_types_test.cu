@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How ranks agree on fabric handles or descriptors, and share memory by either, on a made-up driver whose memory is that of
-// the host: these cases need no GPU. cuda.rendezvous has what the GPUs of the machine do.
+// How ranks agree on fabric handles or descriptors, and share memory by either, on a made-up driver whose memory is
+// that of the host: these cases need no GPU. cuda.rendezvous has what the GPUs of the machine do.
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

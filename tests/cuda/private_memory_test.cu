@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of the caller's that is not symmetric: what the GPU reaches is taken, what it does not is refused with a reason.
+// Memory of the caller's that is not symmetric: what the GPU reaches is taken, the rest is refused with a reason.
 #include <cstddef>
 #include <cstdlib>
 #include <span>

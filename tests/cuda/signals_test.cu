@@ -74,8 +74,8 @@ __global__ void pass_around(const __grid_constant__ DeviceSignals signals, unsig
   if (!ok) atomicAdd(failed, 1U);
 }
 
-/// In each step every thread writes a word to every rank, the block meets the peers' blocks, and each thread checks what
-/// all ranks wrote to it; a second barrier keeps the next step's words back.
+/// In each step every thread writes a word to every rank, the block meets the peers' blocks, and each thread checks
+/// what all ranks wrote to it; a second barrier keeps the next step's words back.
 __global__ void exchange_steps(const __grid_constant__ DeviceSignals signals, unsigned* const* peers, int steps,
                                unsigned* wrong) {
   const int ranks = signals.world_size();

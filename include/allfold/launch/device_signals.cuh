@@ -46,8 +46,8 @@ inline __device__ std::uint32_t* signal_word_of(const DeviceSignals& signals, in
   return exists ? signals.pad[to] + signal_word(slot, from) : nullptr;
 }
 
-/// Waits until a word that `peer` writes has the value. The call that reports a failure names the slot, so it is a copy:
-/// out of line, for whoever finds the value there at once.
+/// Waits until a word that `peer` writes has the value. The call that reports a failure names the slot, so it is a
+/// copy: out of line, for whoever finds the value there at once.
 template <std::uint32_t Value>
 __device__ __noinline__ bool await_word(const DeviceSignals& signals, const std::uint32_t* word, int peer, int slot) {
   DeviceCall call = signals.call;
@@ -66,7 +66,7 @@ __device__ bool has_come_to(const DeviceSignals& signals, const std::uint32_t* w
 
 }  // namespace detail
 
-/// Signals to `peer` in `slot`: waits until the peer has taken the last signal of this rank there, and sets the word to 1.
+/// Signals to `peer` in `slot`: waits until the peer has taken this rank's last signal there, and sets the word to 1.
 /// Callable from: one thread at a time for each peer and slot, 0 to signal_slots - 1.   Memory order: release, system
 /// scope: what this thread did before, and what it has seen of others (by __syncthreads), the peer sees after its wait.
 /// Returns false if the communicator has ended, or does now: the peer did not take the last signal in time. Then the
@@ -88,8 +88,8 @@ inline __device__ bool wait_signal(const DeviceSignals& signals, int peer, int s
   return true;
 }
 
-/// The calling block meets one block of every peer: the one that calls it with the same slot. Blocks that may meet at the
-/// same time need slots of their own: blockIdx.x serves.
+/// The calling block meets one block of every peer: the one that calls it with the same slot. Blocks that may meet at
+/// the same time need slots of their own: blockIdx.x serves.
 /// Callable from: whole blocks of one dimension; all blocks that others wait for must fit the GPU at once.   Sync: the
 /// threads of the block meet.   Memory order: what any thread of the blocks did before is visible to all of them after.
 /// Returns false to all threads, as put_signal does.

@@ -51,8 +51,8 @@ ALLFOLD_KERNEL void write_cells_kernel(const __grid_constant__ Buffer buffer, co
   __threadfence_system();
 }
 
-/// Reads what every rank wrote into every rank's buffer; the first pair (from * Most + to) that is wrong goes to `*wrong`,
-/// which was -1.
+/// Reads what every rank wrote into every rank's buffer; the first pair (from * Most + to) that is wrong goes to
+/// `*wrong`, which was -1.
 template <int Most>
 ALLFOLD_KERNEL void read_cells_kernel(const __grid_constant__ Buffer buffer, const __grid_constant__ VerifyCells cells,
                                       int world_size, int* wrong) {
@@ -68,9 +68,9 @@ ALLFOLD_KERNEL void read_cells_kernel(const __grid_constant__ Buffer buffer, con
 
 ALLFOLD_KERNELS_END
 
-/// Every GPU writes a cell of every rank's part of a buffer of `bytes`, and reads what all of them wrote into all. The first
-/// VerifyCells::most_bytes are lost. `verdict`: a word of the host, which kernels see at `device_verdict`: a copy would not
-/// show that a kernel's accesses arrive.
+/// Every GPU writes a cell of every rank's part of a buffer of `bytes`, and reads what all of them wrote into all. The
+/// first VerifyCells::most_bytes are lost. `verdict`: a word of the host, which kernels see at `device_verdict`: a copy
+/// would not show that a kernel's accesses arrive.
 /// @throws PeerError that names the pair of ranks.
 ALLFOLD_COLD inline void verify_reach(Meeting& meeting, const Buffer& buffer, std::size_t bytes, cudaStream_t stream,
                                       int* verdict, int* device_verdict) {

@@ -12,8 +12,8 @@
 
 namespace allfold {
 
-/// The functions of CUDA for memory, most of which the driver has and the runtime has not: they are found at run time, and
-/// a program need not link libcuda. A stand-in for a driver that is not at hand fills in its own.
+/// The functions of CUDA for memory that the runtime lacks: the driver's, found at run time, so that a program need not
+/// link libcuda. A stand-in for a driver that is not at hand fills in its own.
 struct CudaDriver {
   decltype(&cuGetErrorName) error_name = nullptr;
   decltype(&cuDeviceGet) device = nullptr;

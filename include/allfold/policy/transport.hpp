@@ -38,7 +38,7 @@ namespace allfold {
 /// A transport may have these too:
 ///   register_memory(meeting, pointer, bytes, serial) -> allocation_type
 ///                                         the same for memory of the caller's, which stays where it is and his to free
-///   check_private(where, what, pointer)   throws UsageError if memory that is not symmetric cannot be the call's `what`
+///   check_private(where, what, pointer)   throws UsageError if private memory cannot be the call's `what`
 ///                                         ("input", "output"); asked in each call, so quick, and safe in a capture
 template <class T>
 concept transport_policy =

@@ -19,8 +19,8 @@
 
 namespace allfold {
 
-/// One symmetric allocation of GPU ranks, or a registration of memory that users have. Peers keep what they map, whoever
-/// lets go first; but what users registered is gone once they free it.
+/// One symmetric allocation of GPU ranks, or a registration of memory that users have. Peers keep what they map,
+/// whoever lets go first; but what users registered is gone once they free it.
 class NvlinkAllocation : public std::enable_shared_from_this<NvlinkAllocation> {
  public:
   using Registry = RangeRegistry<NvlinkAllocation>;
@@ -37,7 +37,7 @@ class NvlinkAllocation : public std::enable_shared_from_this<NvlinkAllocation> {
     std::shared_ptr<Registry> registry;
   };
 
-  /// `parts` have a SignalPart each, `signals_offset` bytes in; and the window's memory before it, if it is not a user's.
+  /// `parts` have a SignalPart each, `signals_offset` bytes in, and the window's memory before it, unless users own that.
   NvlinkAllocation(const Where& where, Owner owner, DeviceParts parts, const Window& window, std::size_t signals_offset,
                    Imports imports = {})
       : parts_(std::move(parts)),
