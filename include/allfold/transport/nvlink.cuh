@@ -150,7 +150,8 @@ class NvlinkTransport {
     State& state = *state_;
     const DeviceGuard guard(state.sharing.device);
     const Where where = meeting.where();
-    check_cuda(where, cudaDeviceSynchronize(), {"what uses the range could not be waited for"});
+    check_cuda(where, cudaDeviceSynchronize(),
+               {"the range is in use, and not to be waited for; expected no stream under capture"});
     const allocation_type former = registered_before(where, pointer, bytes);
     const auto in_my_process = [&](const Identity& r) {
       return r.same_process(state.ranks[static_cast<std::size_t>(state.rank)]);
