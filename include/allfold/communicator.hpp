@@ -26,17 +26,6 @@
 
 namespace allfold {
 
-/// Anything with `data()` and `size()` over elements: a span, vector, array, or SymmetricBuffer.
-template <class R>
-concept contiguous_elements = requires(R& range) {
-  { std::data(range) } -> std::convertible_to<const void*>;
-  { std::size(range) } -> std::convertible_to<std::size_t>;
-};
-
-/// The type of such a range's elements.
-template <class R>
-using element_of = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<R&>()))>>;
-
 /// Collectives among the ranks of a job. `Communicator<Policies...>` (allfold.hpp) is how to name one.
 ///
 /// One thread uses a communicator at a time. Every rank makes the same calls in the same order on a channel. A call
@@ -113,10 +102,40 @@ class BasicCommunicator {
   /// Symmetric memory for `count` elements, zero at first.
   /// Shape: [count] elements of T on every rank.   Collective: every rank, same count and T.   Sync: blocks until all
   /// ranks have their part.
-  /// @throws SystemError without room for it, MismatchError, TimeoutError, PeerError.
+  /// @throws SystemError or CudaError without room for it, MismatchError, TimeoutError, PeerError.
   template <element T>
   buffer_type<T> allocate(std::size_t count) {
-    return buffer_type<T>(allocate_bytes(count, sizeof(T)), count);
+    return buffer_type<T>(share_memory(request_of<T>("allocate", count),
+                                       [&](Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
+                                         return transport_.allocate(meeting, bytes == 0 ? sizeof(T) : bytes, serial);
+                                       }),
+                          count, world_size());
+  }
+
+  /// Makes memory of the caller's symmetric where it lies, so that collectives on it copy nothing in or out: memory of
+  /// cudaMalloc on the rank's GPU. Its contents stay. The buffer does not own it: before any rank frees it, every rank
+  /// drops its buffers of it and they meet, as by comm.barrier() and a wait for the stream; CUDA says of memory that is
+  /// freed while another process maps it that anything may happen. The same range may be registered again.
+  /// Shape: [count] elements of T on every rank.   Collective: every rank, same count and T.   Sync: waits for the GPU,
+  /// and blocks until all ranks have mapped it.   Cost: milliseconds, and a page of GPU memory for signal pads.
+  /// @throws UsageError for memory that cannot be shared, on its rank, and PeerError that names it on the others;
+  /// MismatchError, CudaError, TimeoutError, PeerError. If a rank is lost meanwhile, the range's first 64 bytes may be.
+  template <contiguous_elements Range>
+  auto register_buffer(Range&& range) {
+    using T = element_of<Range>;
+    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(std::data(range))>>,
+                  "allfold: register_buffer takes memory that collectives may write; pass a range that is not const");
+    static_assert(can_register,
+                  "allfold: this transport cannot register memory of the caller's; use allocate instead, whose memory "
+                  "all ranks reach");
+    if constexpr (can_register) {
+      const std::size_t count = std::size(range);
+      return buffer_type<T>(share_memory(request_of<T>("register_buffer", count),
+                                         [&](Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
+                                           return transport_.register_memory(meeting, std::data(range), bytes, serial);
+                                         }),
+                            count, world_size());
+    }
   }
 
   /// Combines `inout` of all ranks, in ascending rank order, and gives the result to all.
@@ -162,6 +181,18 @@ class BasicCommunicator {
     return describe_all_reduce(channel, prepared.call, prepared.record, prepared.launch);
   }
 
+  /// What kernels of the caller's signal with, through the pads of `buffer`: put_signal, wait_signal and barrier of
+  /// launch/device_signals.cuh, with these options' timeout.   Sync: the host enqueues nothing.
+  /// @throws UsageError.
+  template <class T>
+  auto device_signals(const buffer_type<T>& buffer, const CallOptions& options = {}) {
+    static_assert(Transport::device, "allfold: device_signals is for GPU ranks; use NvlinkTransport, or barrier");
+    const Where where = session_.where("device_signals");
+    enter(where);
+    return describe_signals(channel_of(where, options), buffer.signal_pads(), buffer.serial(),
+                            EnqueueOptions{timeout_of(where, options, session_.options), options.stream});
+  }
+
   /// The algorithm that all_reduce would take for these buffers; `none` is the fallback, two_shot in chunks.
   template <contiguous_elements In, contiguous_elements Out>
   Algorithm would_choose(const In& in, const Out& out) const {
@@ -196,6 +227,10 @@ class BasicCommunicator {
  private:
   using Located = decltype(std::declval<const Transport&>().find(nullptr, std::size_t{}));
 
+  static constexpr bool can_register = requires(Transport& transport, Meeting& meeting, void* pointer) {
+    transport.register_memory(meeting, pointer, std::size_t{1}, std::uint32_t{1});
+  };
+
   template <class A>
   static constexpr bool known_argument =
       std::is_same_v<A, Options> || std::is_same_v<A, Store> || std::is_same_v<A, Transport> ||
@@ -214,25 +249,14 @@ class BasicCommunicator {
     {
       Rendezvous rendezvous(*store_.used, environment, deadline);
       session_.store_prefix = rendezvous.prefix();
-      in_meeting("create", rendezvous.gather(), deadline, [&](Meeting& meeting) { find_peers(meeting); });
+      in_meeting(session_.where("create"), rendezvous.gather(), deadline, serves_store(),
+                 [&](Meeting& meeting) { find_peers(meeting); });
     }
     leave_store("create", deadline);
   }
 
-  /// Runs `body(meeting)`; if it throws, the other ranks are told why.
-  template <class Body>
-  void in_meeting(std::string_view operation, StoreGather& gather, Deadline deadline, Body&& body) {
-    Meeting meeting(operation, rank(), world_size(), deadline, gather);
-    try {
-      body(meeting);
-      meeting.barrier("all ranks are ready");
-    } catch (const std::exception& error) {
-      gather.give_up(error.what());
-      if (store_.own != nullptr && rank() == 0) gather.linger();
-      throw;
-    }
-    gather.tidy();
-  }
+  /// The others need this rank to reach the store.
+  bool serves_store() const noexcept { return store_.own != nullptr && rank() == 0; }
 
   /// Meets once more without the store. A rank that serves it cannot go away before the others have done with it.
   void leave_store(std::string_view operation, Deadline deadline) {
@@ -249,11 +273,7 @@ class BasicCommunicator {
                               .blocks = options().blocks,
                               .lanes = options().lanes};
     copy_name(introduction.transport, Transport::name);
-    const std::vector<Introduction> all = meeting.all_gather("introductions", introduction);
-    check_introductions(meeting.where(), all);
-    std::vector<Identity> identities;
-    identities.reserve(all.size());
-    for (const Introduction& each : all) identities.push_back(each.identity);
+    const std::vector<Identity> identities = introduce(meeting, introduction);
     if (const std::string refusal = transport_.refusal(identities); !refusal.empty()) {
       throw UsageError(meeting.where(), {refusal});
     }
@@ -267,29 +287,34 @@ class BasicCommunicator {
     place_in_topology(session_, agreed.links, agreed.overrides);
   }
 
-  allocation_type allocate_bytes(std::size_t count, std::size_t element_bytes) {
-    const Where where = session_.where("allocate");
+  template <class T>
+  static MemoryRequest request_of(std::string_view operation, std::size_t count) {
+    MemoryRequest request{.type = type_identity<T>(), .count = count, .element_bytes = sizeof(T)};
+    copy_name(request.operation, operation);
+    copy_name(request.type_name, type_name<T>());
+    return request;
+  }
+
+  /// Gets symmetric memory together with the other ranks: `make(meeting, bytes, serial)`.
+  ALLFOLD_COLD allocation_type share_memory(const MemoryRequest& request,
+                                            FunctionRef<allocation_type(Meeting&, std::size_t, std::uint32_t)> make) {
+    const Where where = session_.where(request.operation);
     enter(where);
     const std::uint32_t serial = ++session_.allocations;
     std::size_t bytes = 0;
-    if (__builtin_mul_overflow(count, element_bytes, &bytes)) {
-      throw UsageError(where, {count, " elements of ", element_bytes, " bytes are more than an address space holds"});
+    if (__builtin_mul_overflow(request.count, request.element_bytes, &bytes)) {
+      throw UsageError(where, {request.count, " elements of ", request.element_bytes,
+                               " bytes are more than an address space holds"});
     }
     const Deadline deadline = Deadline::after(options().timeout);
     StoreGather gather(*store_.used, concat({session_.store_prefix, "/allocation ", serial}), where, rank(),
                        world_size(), deadline);
     allocation_type allocation{};
-    in_meeting("allocate", gather, deadline, [&](Meeting& meeting) {
-      const std::vector<std::size_t> sizes = meeting.all_gather("sizes", bytes);
-      for (std::size_t r = 0; r < sizes.size(); ++r) {
-        if (sizes[r] == bytes) continue;
-        throw MismatchError(where, static_cast<int>(r),
-                            {"ranks disagree on the size; this rank allocates ", bytes, " bytes, rank ", r, " ",
-                             sizes[r], "; every rank must allocate as much"});
-      }
-      allocation = transport_.allocate(meeting, bytes == 0 ? element_bytes : bytes, serial);
+    in_meeting(where, gather, deadline, serves_store(), [&](Meeting& meeting) {
+      check_requests(where, meeting.all_gather("requests of memory", request));
+      allocation = make(meeting, bytes, serial);
     });
-    leave_store("allocate", deadline);
+    leave_store(request.operation, deadline);
     return allocation;
   }
 
@@ -344,6 +369,10 @@ class BasicCommunicator {
     check_element_size(where, std::max(sizeof(T), sizeof(typename R::accumulator)), transport_.staging_bytes());
     const Located from = transport_.find(in, count * sizeof(T));
     const Located to = transport_.find(out, count * sizeof(T));
+    if constexpr (requires { transport_.check_private(where, "input", in); }) {
+      if (count != 0 && from.window == nullptr) transport_.check_private(where, "input", in);
+      if (count != 0 && to.window == nullptr && out != in) transport_.check_private(where, "output", out);
+    }
     Prepared<R> prepared{.record = record_of<R>,
                          .call = {.reduction = reduction,
                                   .count = count,

@@ -6,6 +6,7 @@
 #include <allfold/base/error.hpp>
 #include <allfold/memory/call_record.hpp>
 #include <allfold/memory/control_block.hpp>
+#include <allfold/memory/signal_pad.hpp>
 
 namespace allfold {
 
@@ -22,8 +23,11 @@ struct FailureReport {
   const Failure& f = report.failure;
   const int source = f.source;
   const bool mine = source == where.rank();
+  const std::string text = report.by_call.text();
   const std::string call =
-      concat({"call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), " (", report.by_call.text(), ")"});
+      report.by_call.operation == Operation::signal
+          ? text
+          : concat({"call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), " (", text, ")"});
   const std::string noticed = f.by == where.rank() ? std::string() : concat({", noticed by rank ", unsigned{f.by}});
   const std::string head = report.earlier ? "the communicator ended earlier: " : "";
   const char* const end = "; this communicator has ended, create it again to go on";
@@ -32,13 +36,16 @@ struct FailureReport {
       throw MismatchError(
           where, mine ? f.by : source,
           {head, "ranks disagree in call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), "; rank ",
-           unsigned{f.by}, " calls ", report.by_call.text(), ", but rank ", source, " calls ",
-           report.source_call.text(), "; every rank must make the same calls in the same order", end});
+           unsigned{f.by}, " calls ", text, ", but rank ", source, " calls ", report.source_call.text(),
+           "; every rank must make the same calls in the same order", end});
     case ErrorCode::peer:
       throw PeerError(where, source,
                       {head, f.departed ? "rank " : "the process of rank ", source,
                        f.departed ? " destroyed its communicator" : " is gone", " and did not arrive at ", call,
                        noticed, "; expected it to take part", end});
+    case ErrorCode::usage:
+      throw UsageError(where, {head, "a kernel of rank ", unsigned{f.by}, " asked for ", text, " with rank ", source,
+                               "; expected slots 0 to ", signal_slots - 1, " and ranks of the world", end});
     default:
       throw TimeoutError(where, source,
                          {head, mine ? "this rank came too late for " : "", mine ? "" : "rank ",

@@ -10,6 +10,7 @@
 
 #include <allfold/base/environment.hpp>
 #include <allfold/base/error.hpp>
+#include <allfold/base/function_ref.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/policy/options.hpp>
@@ -124,6 +125,21 @@ class StoreGather {
   bool told_ = false;
 };
 
+/// Runs `body`; if it throws, the other ranks are told why. `serves_store`: they need this rank to hear of it.
+ALLFOLD_COLD inline void in_meeting(const Where& where, StoreGather& gather, Deadline deadline, bool serves_store,
+                                    FunctionRef<void(Meeting&)> body) {
+  Meeting meeting(where.operation(), where.rank(), where.world_size(), deadline, gather);
+  try {
+    body(meeting);
+    meeting.barrier("all ranks are ready");
+  } catch (const std::exception& error) {
+    gather.give_up(error.what());
+    if (serves_store) gather.linger();
+    throw;
+  }
+  gather.tidy();
+}
+
 /// One attempt of all ranks to meet. Attempts are numbered: a communicator may be created again with the same store.
 class Rendezvous {
  public:
@@ -204,6 +220,32 @@ ALLFOLD_COLD inline void check_options(const Where& where, const Options& option
          "4096 bytes to 1 TiB");
 }
 
+/// What a rank calls to get symmetric memory together with the others; all of it must agree.
+struct MemoryRequest {
+  char operation[16] = {};
+  char type_name[24] = {};
+  std::uint64_t type = 0;  ///< type_identity
+  std::uint64_t count = 0;
+  std::uint64_t element_bytes = 0;
+
+  std::string text() const { return concat({operation, " of ", count, " ", type_name}); }
+};
+
+/// Throws MismatchError that names the first rank that calls something else.
+ALLFOLD_COLD inline void check_requests(const Where& where, const std::vector<MemoryRequest>& all) {
+  const MemoryRequest& mine = all[static_cast<std::size_t>(where.rank())];
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    const MemoryRequest& theirs = all[r];
+    if (theirs.type == mine.type && theirs.count == mine.count && theirs.element_bytes == mine.element_bytes &&
+        std::string_view(theirs.operation) == mine.operation) {
+      continue;
+    }
+    throw MismatchError(where, static_cast<int>(r),
+                        {"ranks disagree; this rank calls ", mine.text(), ", but rank ", r, " calls ", theirs.text(),
+                         "; every rank must ask for as many elements of the same type"});
+  }
+}
+
 /// What ranks tell each other first; all but the identity must agree.
 struct Introduction {
   Identity identity;
@@ -237,6 +279,16 @@ ALLFOLD_COLD inline void check_introductions(const Where& where, const std::vect
     agree("Options::lanes", static_cast<std::uint64_t>(mine.lanes), static_cast<std::uint64_t>(theirs.lanes));
     agree("Options::buffer_bytes", mine.buffer_bytes, theirs.buffer_bytes);
   }
+}
+
+/// Tells the others who this rank is; gives who they are: [world_size].
+ALLFOLD_COLD inline std::vector<Identity> introduce(Meeting& meeting, const Introduction& mine) {
+  const std::vector<Introduction> all = meeting.all_gather("introductions", mine);
+  check_introductions(meeting.where(), all);
+  std::vector<Identity> identities;
+  identities.reserve(all.size());
+  for (const Introduction& each : all) identities.push_back(each.identity);
+  return identities;
 }
 
 }  // namespace allfold

@@ -150,3 +150,40 @@ TEST_CASE("after a refused rendezvous, create again") {
     checks.check_counts(comm, {100});
   });
 }
+
+TEST_CASE("either handle type works, or is refused with a reason") {
+  NEEDS_GPU();
+  const auto body = [](const allfold::Environment& environment, RankGpu& gpu) {
+    const char* const wish = std::getenv("ALLFOLD_HANDLE_TYPE");
+    Checks checks(gpu, environment, allfold::sum, 1000, 7);
+    auto attempt = Comm::try_create(environment, impatient());
+    if (attempt) {
+      auto x = attempt->allocate<float>(Checks::room(1000));
+      checks.check(attempt.value(), x.span(), 0, x.span(), 0, 1000, {});
+      gpu.meet();
+    } else {
+      EXPECT(wish != nullptr && std::string(wish) == "fabric");
+      allfold_test::expect_contains(attempt.reason(), {"ALLFOLD_HANDLE_TYPE asks for fabric handles", "try fd"});
+    }
+    EXPECT_CUDA(cudaGetLastError());
+  };
+  allfold_test::over_gpus({2, 3}, body);
+  for (const char* const type : {"fd", "fabric"}) {
+    const allfold_test::HandleTypeWish wish(type);
+    allfold_test::over_gpus({2, 3}, body);
+  }
+}
+
+TEST_CASE("ranks that ask for different handle types are told") {
+  NEEDS_GPU();
+  allfold_test::over_gpu_processes({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    Checks checks(gpu, environment, allfold::sum, 100, 8);
+    {
+      const allfold_test::HandleTypeWish wish(environment.rank == 0 ? "fd" : "fabric");
+      allfold_test::expect_contains(EXPECT_THROWS_AS(Comm::create(environment, impatient()), allfold::MismatchError),
+                                    {"ranks disagree on ALLFOLD_HANDLE_TYPE"});
+    }
+    Comm comm = Comm::create(environment, impatient());
+    checks.check_counts(comm, {100});
+  });
+}

@@ -2,6 +2,8 @@
 
 /// What nvcc says of the templates once they are used: every algorithm is instantiated here, for CPU ranks and as kernels.
 
+#include <span>
+
 #include <allfold/allfold.cuh>
 
 namespace {
@@ -16,6 +18,13 @@ struct Pair {
 template <class Reduction>
 __global__ void fused(const __grid_constant__ allfold::DeviceAllReduce<Reduction> plan) {
   allfold::all_reduce(plan);
+}
+
+__global__ void signalling(const __grid_constant__ allfold::DeviceSignals signals) {
+  const auto block = static_cast<int>(blockIdx.x);
+  if (!allfold::barrier(signals, block) || threadIdx.x != 0) return;
+  const int peer = (signals.rank() + 1) % signals.world_size();
+  if (allfold::put_signal(signals, peer, block)) allfold::wait_signal(signals, peer, block);
 }
 
 }  // namespace
@@ -33,6 +42,9 @@ void one_all_reduce_of_gpus() {
   comm.all_reduce(x.span(), allfold::sum, {.stream = nullptr});
   comm.barrier();
   fused<<<1, 32>>>(comm.device_all_reduce(x, x, allfold::sum));
+  signalling<<<1, 32>>>(comm.device_signals(x));
+  auto y = comm.register_buffer(std::span<float>(static_cast<float*>(nullptr), 1024));
+  comm.all_reduce(y, allfold::sum);
 
   using Fixed = allfold::FixedSelector<allfold::Algorithm::two_shot_packet>;
   auto fixed = allfold::Communicator<allfold::NvlinkTransport, Fixed>::create(allfold::environment());

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -123,5 +124,27 @@ TEST_CASE("symmetric memory can be allocated and freed again and again") {
     first[4] = 1;
     comm.all_reduce(first.span(), allfold::sum);
     EXPECT(first[4] == comm.world_size());
+  });
+}
+
+TEST_CASE("every rank reaches every part through the array of peers") {
+  allfold_test::over_ranks({1, 2, 3, 8}, [](const allfold::Environment& environment) {
+    Comm comm = Comm::create(environment);
+    const auto me = static_cast<std::size_t>(comm.rank());
+    const auto ranks = static_cast<std::size_t>(comm.world_size());
+    auto x = comm.allocate<std::size_t>(ranks);
+    EXPECT(x.serial() == 1);
+    EXPECT(x.peers().size() == ranks);
+    EXPECT(x.peers()[me] == x.data());
+    for (std::size_t r = 0; r < ranks; ++r) x.peers()[r][me] = 100 * me + r;
+    comm.barrier();
+    for (std::size_t r = 0; r < ranks; ++r) {
+      EXPECT(x[r] == 100 * r + me);
+      EXPECT(x.peers()[r][me] == 100 * me + r);
+    }
+    auto moved = std::move(x);
+    EXPECT(moved.peers().size() == ranks && moved.peers()[me] == moved.data());
+    EXPECT(x.peers().empty() && x.data() == nullptr && x.serial() == 0);
+    comm.barrier();
   });
 }

@@ -179,6 +179,14 @@ class RankGpu {
   int device_;
 };
 
+/// Sets ALLFOLD_HANDLE_TYPE as long as it lives.
+struct HandleTypeWish {
+  explicit HandleTypeWish(const char* text) { ::setenv("ALLFOLD_HANDLE_TYPE", text, 1); }
+  ~HandleTypeWish() { ::unsetenv("ALLFOLD_HANDLE_TYPE"); }
+  HandleTypeWish(const HandleTypeWish&) = delete;
+  HandleTypeWish& operator=(const HandleTypeWish&) = delete;
+};
+
 using GpuRankBody = allfold::FunctionRef<void(const allfold::Environment&, RankGpu&)>;
 
 inline constexpr std::initializer_list<int> gpu_world_sizes = {2, 3, 4, 8};

@@ -26,6 +26,7 @@ class Where {
 
   std::string_view operation() const noexcept { return operation_; }
   int rank() const noexcept { return rank_; }
+  int world_size() const noexcept { return world_size_; }
   SourceLocation location() const noexcept { return location_; }
 
   /// `allfold: rank 3/8: all_reduce: `, or `allfold: environment: ` where there is no rank.

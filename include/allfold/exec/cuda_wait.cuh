@@ -35,6 +35,9 @@ class CudaWait {
     }
   }
 
+  /// Ends the communicator, with `source` to blame. Always false.
+  ALLFOLD_DEVICE bool give_up(ErrorCode code, int source) const { return fail(view_, call_, code, source); }
+
   /// Until `from` has written `expected` to `word`, or a later epoch.
   ALLFOLD_DEVICE bool until(const std::uint64_t* word, std::uint64_t expected, int from) {
     return until([&] { return arrival(ptx::load_acquire(word), expected); }, [&] { return from; });
@@ -59,7 +62,7 @@ class CudaWait {
     // How far the ranks are in the calls of all ranks, as against this one. A rank that has not entered it is late,
     // rather than the peer, which may wait for it too.
     int late = peer;
-    for (int r = view.layout.world_size - 1; r >= 0 && !is_group(call); --r) {
+    for (int r = view.layout.world_size - 1; r >= 0 && is_of_all(call); --r) {
       if (r == view.rank) continue;
       const Arrival entered =
           arrival(ptx::load_acquire(view.signal(view.rank, block, Leg::start, r)), make_signal(first_epoch, call.tag));
@@ -100,6 +103,10 @@ class CudaWait {
     ptx::store_release(view.host_abort, standing);
   }
 
+  /// One of the calls that all ranks make, whose signals say how far each has come.
+  static __device__ bool is_of_all(const DeviceCall& call) {
+    return !is_group(call) && call.record.operation != Operation::signal;
+  }
   static __device__ bool is_group(const DeviceCall& call) { return call.record.operation == Operation::group_barrier; }
 
   const DeviceChannelView& view_;

@@ -123,27 +123,6 @@ ALLFOLD_KERNEL void barrier_kernel(const __grid_constant__ DeviceChannelView vie
   }
 }
 
-/// Writes a word into every rank's memory through every link.
-template <int Most>
-ALLFOLD_KERNEL void write_verify_words_kernel(const __grid_constant__ Buffer words, int rank, int world_size) {
-  const auto peer = static_cast<int>(threadIdx.x);
-  if (peer >= world_size) return;
-  ptx::store_release(static_cast<std::uint64_t*>(words.at[peer]) + rank,
-                     0x616c6c666f6c6400U + static_cast<std::uint64_t>(rank * Most + peer));
-}
-
-/// Reads what every rank wrote into every rank's memory; the first pair (from * Most + to) that is wrong
-/// goes to `*wrong`, which was -1.
-template <int Most>
-ALLFOLD_KERNEL void read_verify_words_kernel(const __grid_constant__ Buffer words, int world_size, int* wrong) {
-  const auto to = static_cast<int>(threadIdx.x) / Most;
-  const auto from = static_cast<int>(threadIdx.x) % Most;
-  if (to >= world_size || from >= world_size) return;
-  const std::uint64_t pair = static_cast<std::uint64_t>(from * Most + to);
-  const std::uint64_t word = ptx::load_acquire(static_cast<std::uint64_t*>(words.at[to]) + from);
-  if (word != 0x616c6c666f6c6400U + pair) atomicCAS(wrong, -1, static_cast<int>(pair));
-}
-
 ALLFOLD_KERNELS_END
 
 }  // namespace ALLFOLD_ARCH_NAMESPACE

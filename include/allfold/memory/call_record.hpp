@@ -14,13 +14,15 @@
 
 namespace allfold {
 
-enum class Operation : std::uint8_t { all_reduce, barrier, group_barrier };
+/// `signal` is no collective: a kernel of the caller's waits for one, or until one was taken.
+enum class Operation : std::uint8_t { all_reduce, barrier, group_barrier, signal };
 
 constexpr std::string_view name(Operation operation) noexcept {
   switch (operation) {
     case Operation::all_reduce: return "all_reduce";
     case Operation::barrier: return "barrier";
     case Operation::group_barrier: return "barrier of a group";
+    case Operation::signal: return "signal";
   }
   return "?";
 }
@@ -38,7 +40,7 @@ struct CallRecord {
   RankMask group = 0;
   std::uint64_t type = 0;       ///< type_identity
   std::uint64_t reduction = 0;  ///< operator_identity
-  std::uint64_t count = 0;
+  std::uint64_t count = 0;      ///< of elements; of a signal: the slot
   Placement in{};
   Placement out{};
   char type_name[24] = {};
@@ -58,6 +60,9 @@ struct CallRecord {
   /// `all_reduce of 1024 float, sum, private memory, two_shot`.
   ALLFOLD_COLD std::string text() const {
     if (operation == Operation::barrier) return "barrier";
+    if (operation == Operation::signal) {
+      return concat({"a signal in slot ", static_cast<int>(count), " of symmetric allocation ", in.window});
+    }
     if (operation == Operation::group_barrier) return concat({"barrier of ranks {", ranks_text(), "}"});
     return concat({name(operation), " of ", count, " ", type_name, ", ", reduction_name, ", ", memory_text(), ", ",
                    name(algorithm)});

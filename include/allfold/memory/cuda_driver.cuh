@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
+
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
@@ -10,9 +12,12 @@
 
 namespace allfold {
 
-/// The functions of the CUDA driver for virtual memory, found at run time: a program need not link libcuda.
+/// The functions of CUDA for memory that the runtime lacks: the driver's, found at run time, so that a program need not
+/// link libcuda. A stand-in for a driver that is not at hand fills in its own.
 struct CudaDriver {
   decltype(&cuGetErrorName) error_name = nullptr;
+  decltype(&cuDeviceGet) device = nullptr;
+  decltype(&cuDeviceGetAttribute) device_attribute = nullptr;
   decltype(&cuMemGetAllocationGranularity) granularity = nullptr;
   decltype(&cuMemCreate) create = nullptr;
   decltype(&cuMemRelease) release = nullptr;
@@ -23,11 +28,16 @@ struct CudaDriver {
   decltype(&cuMemMap) map = nullptr;
   decltype(&cuMemUnmap) unmap = nullptr;
   decltype(&cuMemSetAccess) set_access = nullptr;
+  decltype(&cuPointerGetAttributes) pointer_attributes = nullptr;
+  /// Of the runtime, which a thread may call first: sets memory to zero, and returns when it is.
+  cudaError_t (*clear)(void* memory, std::size_t bytes) = nullptr;
 
   /// @throws CudaError if the driver is too old for one of them.
   ALLFOLD_COLD static CudaDriver load(const Where& where) {
     CudaDriver driver;
     find(where, "cuGetErrorName", driver.error_name);
+    find(where, "cuDeviceGet", driver.device);
+    find(where, "cuDeviceGetAttribute", driver.device_attribute);
     find(where, "cuMemGetAllocationGranularity", driver.granularity);
     find(where, "cuMemCreate", driver.create);
     find(where, "cuMemRelease", driver.release);
@@ -38,6 +48,11 @@ struct CudaDriver {
     find(where, "cuMemMap", driver.map);
     find(where, "cuMemUnmap", driver.unmap);
     find(where, "cuMemSetAccess", driver.set_access);
+    find(where, "cuPointerGetAttributes", driver.pointer_attributes);
+    driver.clear = [](void* memory, std::size_t bytes) {
+      const cudaError_t error = cudaMemset(memory, 0, bytes);
+      return error == cudaSuccess ? cudaDeviceSynchronize() : error;
+    };
     return driver;
   }
 

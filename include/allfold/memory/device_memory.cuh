@@ -3,24 +3,27 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <utility>
-#include <vector>
 
 #include <allfold/base/cuda_check.cuh>
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/memory/cuda_driver.cuh>
-#include <allfold/memory/descriptor_exchange.hpp>
-#include <allfold/memory/window.hpp>
-#include <allfold/policy/meeting.hpp>
 
 namespace allfold {
+
+/// How memory of a GPU is handed to other processes; settled when it is made.
+enum class HandleType : std::uint8_t {
+  descriptor,  ///< a file descriptor, over a Unix socket
+  fabric,      ///< 64 bytes, by any way
+};
+
+using FabricHandle = CUmemFabricHandle;
 
 /// Owns physical memory of some GPU, mapped for one device of this process. The memory lives as long as any process
 /// has it mapped.
 class DeviceMemory {
  public:
-  DeviceMemory(const CudaDriver& driver, int device) noexcept : driver_(driver), device_(device) {}
+  DeviceMemory(const CudaDriver& driver, int device, HandleType type = HandleType::descriptor) noexcept
+      : driver_(driver), device_(device), type_(type) {}
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
   ~DeviceMemory() {
@@ -31,14 +34,13 @@ class DeviceMemory {
   }
 
   void* data() const noexcept { return reinterpret_cast<void*>(address_); }
+  /// In bytes; whole pages.
+  std::size_t size() const noexcept { return bytes_; }
 
   /// Makes memory of the device that other processes can map: `bytes`, rounded up to whole pages of the device.
   /// @throws CudaError without room for it.
   ALLFOLD_COLD void create(const Where& where, std::size_t bytes) {
-    CUmemAllocationProp properties = {};
-    properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-    properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    properties.location = location();
+    const CUmemAllocationProp properties = this->properties();
     std::size_t page = 0;
     driver_.check(where, driver_.granularity(&page, &properties, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED),
                   {"the page size of device ", device_, " is not known"});
@@ -49,33 +51,73 @@ class DeviceMemory {
     map(where);
   }
 
-  /// Maps memory that another rank made, from the descriptor that it sent.
-  ALLFOLD_COLD void import(const Where& where, int fd, std::size_t bytes, int rank) {
-    driver_.check(where,
-                  driver_.import_handle(&handle_, reinterpret_cast<void*>(static_cast<std::intptr_t>(fd)),
-                                        CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
-                  {"the memory of rank ", rank, " could not be imported"});
-    bytes_ = bytes;
-    map(where);
-  }
-
   /// A descriptor by which other ranks import this memory.
   ALLFOLD_COLD UniqueFd descriptor(const Where& where) const {
     int fd = -1;
-    driver_.check(where, driver_.export_handle(&fd, handle_, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
-                  {"memory of device ", device_, " could not be exported"});
+    export_to(where, &fd);
     return UniqueFd(fd);
   }
+  ALLFOLD_COLD FabricHandle fabric_handle(const Where& where) const {
+    FabricHandle handle = {};
+    export_to(where, &handle);
+    return handle;
+  }
 
-  /// In bytes; whole pages.
-  std::size_t size() const noexcept { return bytes_; }
+  /// Maps memory that another rank made, from what it sent.
+  ALLFOLD_COLD void import(const Where& where, int fd, std::size_t bytes, int rank) {
+    import_from(where, reinterpret_cast<void*>(static_cast<std::intptr_t>(fd)), bytes, rank);
+  }
+  ALLFOLD_COLD void import(const Where& where, FabricHandle handle, std::size_t bytes, int rank) {
+    import_from(where, &handle, bytes, rank);
+  }
+
+  /// Makes a page, not mapped, to see whether this process can make memory with a fabric handle; tells the handle.
+  ALLFOLD_COLD bool try_fabric_page(FabricHandle& handle) noexcept {
+    CUdevice device = 0;
+    int offered = 0;
+    const CUmemAllocationProp properties = this->properties();
+    const auto good = [](CUresult result) { return result == CUDA_SUCCESS; };
+    return good(driver_.device(&device, device_)) &&
+           good(driver_.device_attribute(&offered, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, device)) &&
+           offered != 0 && good(driver_.granularity(&bytes_, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM)) &&
+           good(driver_.create(&handle_, bytes_, &properties, 0)) &&
+           good(driver_.export_handle(&handle, handle_, driver_type(), 0));
+  }
+  /// Whether this process can import such a page.
+  ALLFOLD_COLD bool try_import(FabricHandle handle) noexcept {
+    return driver_.import_handle(&handle_, &handle, driver_type()) == CUDA_SUCCESS;
+  }
 
  private:
+  CUmemAllocationHandleType driver_type() const noexcept {
+    return type_ == HandleType::fabric ? CU_MEM_HANDLE_TYPE_FABRIC : CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  }
+
   CUmemLocation location() const noexcept {
     CUmemLocation place = {};
     place.type = CU_MEM_LOCATION_TYPE_DEVICE;
     place.id = device_;
     return place;
+  }
+
+  CUmemAllocationProp properties() const noexcept {
+    CUmemAllocationProp properties = {};
+    properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties.requestedHandleTypes = driver_type();
+    properties.location = location();
+    return properties;
+  }
+
+  void export_to(const Where& where, void* handle) const {
+    driver_.check(where, driver_.export_handle(handle, handle_, driver_type(), 0),
+                  {"memory of device ", device_, " could not be exported"});
+  }
+
+  void import_from(const Where& where, void* handle, std::size_t bytes, int rank) {
+    driver_.check(where, driver_.import_handle(&handle_, handle, driver_type()),
+                  {"the memory of rank ", rank, " could not be imported"});
+    bytes_ = bytes;
+    map(where);
   }
 
   void map(const Where& where) {
@@ -93,57 +135,11 @@ class DeviceMemory {
 
   CudaDriver driver_;
   int device_;
+  HandleType type_;
   CUmemGenericAllocationHandle handle_ = 0;
   CUdeviceptr address_ = 0;
   std::size_t bytes_ = 0;
   bool mapped_ = false;
 };
-
-/// One part of GPU memory per rank, all of them mapped for this rank's device.
-struct DeviceParts {
-  std::unique_ptr<DeviceMemory> part[max_window_ranks];
-
-  Window window(std::size_t bytes, std::uint64_t serial, int world_size) const noexcept {
-    Window result;
-    for (int r = 0; r < world_size; ++r) result.at[r] = part[r]->data();
-    result.bytes = bytes;
-    result.serial = serial;
-    return result;
-  }
-};
-
-/// Makes the parts, zero at first: each rank makes its own and passes a descriptor of it to all, be they processes or
-/// threads. `addresses`: [world_size]; `serial` tells this exchange from others.
-ALLFOLD_COLD inline DeviceParts share_device_memory(Meeting& meeting, const CudaDriver& driver, int device,
-                                                    DescriptorExchange& exchange,
-                                                    const std::vector<ExchangeAddress>& addresses, std::uint32_t serial,
-                                                    std::size_t bytes) {
-  const Where where = meeting.where();
-  const int me = meeting.rank();
-  DeviceParts parts;
-  parts.part[me] = std::make_unique<DeviceMemory>(driver, device);
-  DeviceMemory& mine = *parts.part[me];
-  mine.create(where, bytes);
-  check_cuda(where, cudaMemset(mine.data(), 0, mine.size()), {"symmetric memory could not be cleared"});
-  check_cuda(where, cudaDeviceSynchronize(), {"symmetric memory could not be cleared"});
-  {
-    const UniqueFd fd = mine.descriptor(where);
-    for (int r = 0; r < meeting.world_size(); ++r) {
-      if (r == me) continue;
-      exchange.send(where, addresses[static_cast<std::size_t>(r)], exchange_tag(serial, me), r, fd.get(),
-                    meeting.deadline());
-    }
-  }
-  // Whoever failed to make its part says so here, before anyone waits for its descriptor.
-  meeting.barrier("share device memory");
-  for (int r = 0; r < meeting.world_size(); ++r) {
-    if (r == me) continue;
-    const UniqueFd theirs = exchange.receive(where, exchange_tag(serial, r), r, meeting.deadline());
-    parts.part[r] = std::make_unique<DeviceMemory>(driver, device);
-    parts.part[r]->import(where, theirs.get(), mine.size(), r);
-  }
-  meeting.barrier("device memory is shared");
-  return parts;
-}
 
 }  // namespace allfold

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include <allfold/base/config.hpp>
 #include <allfold/base/hash.hpp>
@@ -105,5 +108,16 @@ template <class T>
 constexpr std::uint64_t type_identity() noexcept {
   return hash_combine(fnv1a(type_name<T>()), sizeof(T));
 }
+
+/// Anything with `data()` and `size()` over elements: a span, vector, array, or SymmetricBuffer.
+template <class R>
+concept contiguous_elements = requires(R& range) {
+  { std::data(range) } -> std::convertible_to<const void*>;
+  { std::size(range) } -> std::convertible_to<std::size_t>;
+};
+
+/// The type of such a range's elements.
+template <class R>
+using element_of = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<R&>()))>>;
 
 }  // namespace allfold

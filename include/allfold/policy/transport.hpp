@@ -34,6 +34,12 @@ namespace allfold {
 ///   meet(record, timeout)                 a barrier that is none of the user's calls, once the store is done with; waits
 ///   failure()                             optional<Failure>: why the communicator ended, on whatever rank
 ///   leave()                               tells peers that this rank destroys its communicator; noexcept
+///
+/// A transport may have these too:
+///   register_memory(meeting, pointer, bytes, serial) -> allocation_type
+///                                         the same for memory of the caller's, which stays where it is and his to free
+///   check_private(where, what, pointer)   throws UsageError if private memory cannot be the call's `what`
+///                                         ("input", "output"); asked in each call, so quick, and safe in a capture
 template <class T>
 concept transport_policy =
     policy_of<T, transport_tag> && requires(T& transport, const T& constant, Meeting& meeting, const Options& options,

@@ -20,52 +20,21 @@
 #include <allfold/base/variables.hpp>
 #include <allfold/launch/cuda_channel.cuh>
 #include <allfold/launch/device_all_reduce.cuh>
+#include <allfold/launch/device_signals.cuh>
+#include <allfold/launch/device_verify.cuh>
 #include <allfold/memory/control_block.hpp>
 #include <allfold/memory/descriptor_exchange.hpp>
-#include <allfold/memory/device_memory.cuh>
+#include <allfold/memory/device_import.cuh>
+#include <allfold/memory/device_pointer.cuh>
+#include <allfold/memory/device_sharing.cuh>
 #include <allfold/memory/host_identity.hpp>
-#include <allfold/memory/registry.hpp>
 #include <allfold/memory/shared_parts.hpp>
 #include <allfold/policy/transport.hpp>
+#include <allfold/transport/nvlink_allocation.cuh>
 
 namespace allfold {
 
 inline namespace ALLFOLD_ARCH_NAMESPACE {
-
-/// One symmetric allocation of GPU ranks. Peers keep what they map, whoever lets go first.
-class NvlinkAllocation {
- public:
-  using Registry = RangeRegistry<NvlinkAllocation>;
-
-  NvlinkAllocation(const Where& where, DeviceParts parts, const Window& window, int rank, int device,
-                   std::shared_ptr<Registry> registry)
-      : parts_(std::move(parts)),
-        registry_(std::move(registry)),
-        window_(window),
-        data_(window.at[rank]),
-        device_(device) {
-    registry_->insert(where, data_, window_.bytes, *this);
-  }
-  NvlinkAllocation(const NvlinkAllocation&) = delete;
-  NvlinkAllocation& operator=(const NvlinkAllocation&) = delete;
-  /// Waits for the device, as cudaFree does: a kernel may still use the memory.
-  ~NvlinkAllocation() {
-    registry_->erase(data_);
-    const DeviceGuard guard(device_);
-    static_cast<void>(cudaDeviceSynchronize());
-  }
-
-  void* data() const noexcept { return data_; }
-  /// Every rank's part, at the addresses by which this rank's GPU reaches it.
-  const Window& window() const noexcept { return window_; }
-
- private:
-  DeviceParts parts_;
-  std::shared_ptr<Registry> registry_;
-  Window window_;
-  void* data_;
-  int device_;
-};
 
 /// Moves bytes between GPUs of one host through memory that all of them map: loads and stores over NVLink, or over PCIe
 /// where that has peer access. A rank's GPU is the device that is current when the communicator is created; ranks are
@@ -73,6 +42,7 @@ class NvlinkAllocation {
 /// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
 ///
 /// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once.
+/// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
  public:
   using policy_category = transport_tag;
@@ -120,12 +90,19 @@ class NvlinkTransport {
 
   ALLFOLD_COLD void connect(Meeting& meeting, std::span<const Identity> ranks, const Options& options) {
     auto state = std::make_unique<State>();
+    state->ranks.assign(ranks.begin(), ranks.end());
     state->rank = meeting.rank();
     state->world_size = meeting.world_size();
-    state->device = ranks[static_cast<std::size_t>(state->rank)].device;
-    state->driver = CudaDriver::load(meeting.where());
-    state->exchange.emplace(meeting.where());
-    state->addresses = meeting.all_gather("exchange addresses", state->exchange->address());
+    DeviceSharing& sharing = state->sharing;
+    sharing.device = ranks[static_cast<std::size_t>(state->rank)].device;
+    sharing.driver = CudaDriver::load(meeting.where());
+    int pageable = 0;
+    check_cuda(meeting.where(), cudaDeviceGetAttribute(&pageable, cudaDevAttrPageableMemoryAccess, sharing.device),
+               {"device ", sharing.device, " cannot be asked"});
+    state->reaches_pageable = pageable != 0;
+    sharing.exchange.emplace(meeting.where());
+    sharing.addresses = meeting.all_gather("exchange addresses", sharing.exchange->address());
+    sharing.type = agree_on_handle_type(meeting, sharing.driver, sharing.device);
     check_cuda(meeting.where(), cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
                {"no stream for the communicator's own meetings"});
     share_control(meeting, *state, ranks, options);
@@ -135,9 +112,9 @@ class NvlinkTransport {
         DeviceLayout::of(state->world_size, blocks, line_up(options.buffer_bytes),
                          inbox_slot_bytes / static_cast<std::size_t>(state->world_size) / 512 * 512);
     const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
-    state->parts = share_device_memory(meeting, state->driver, state->device, *state->exchange, state->addresses,
-                                       control_serial, bytes);
-    verify(meeting, *state);
+    state->parts = share_device_memory(meeting, sharing, control_serial, bytes);
+    verify(meeting, *state, state->parts.window(bytes, 0, state->world_size).buffer(verify_offset, state->world_size),
+           VerifyCells::most_bytes);
 
     // A call that is launched early holds SMs while it waits for the one before it. Were those another channel's share,
     // ranks that began with different channels would wait for each other.
@@ -153,18 +130,52 @@ class NvlinkTransport {
       view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
       view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
       view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
-      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, state->device, blocks, early_blocks));
+      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, sharing.device, blocks, early_blocks));
     }
     state_ = std::move(state);
   }
 
   ALLFOLD_COLD allocation_type allocate(Meeting& meeting, std::size_t bytes, std::uint32_t serial) {
-    const DeviceGuard guard(state_->device);
-    DeviceParts parts = share_device_memory(meeting, state_->driver, state_->device, *state_->exchange,
-                                            state_->addresses, serial, bytes);
+    const DeviceGuard guard(state_->sharing.device);
+    const std::size_t signals_offset = signal_part_offset(bytes);
+    DeviceParts parts = share_device_memory(meeting, state_->sharing, serial, signals_offset + sizeof(SignalPart));
     const Window window = parts.window(bytes, serial, state_->world_size);
-    return std::make_shared<NvlinkAllocation>(meeting.where(), std::move(parts), window, state_->rank, state_->device,
-                                              state_->registry);
+    return std::make_shared<NvlinkAllocation>(meeting.where(), state_->owner(), std::move(parts), window,
+                                              signals_offset);
+  }
+
+  /// The memory stays the caller's; signal pads are made for it.
+  ALLFOLD_COLD allocation_type register_memory(Meeting& meeting, void* pointer, std::size_t bytes,
+                                               std::uint32_t serial) {
+    State& state = *state_;
+    const DeviceGuard guard(state.sharing.device);
+    const Where where = meeting.where();
+    check_cuda(where, cudaDeviceSynchronize(),
+               {"the range is in use, and not to be waited for; expected no stream under capture"});
+    const allocation_type former = registered_before(where, pointer, bytes);
+    const auto in_my_process = [&](const Identity& r) {
+      return r.same_process(state.ranks[static_cast<std::size_t>(state.rank)]);
+    };
+    MemoryOffer mine = offer_memory(where, state.sharing.driver, state.sharing.device, pointer, bytes,
+                                    !std::all_of(state.ranks.begin(), state.ranks.end(), in_my_process));
+    mine.known = former ? former->window().serial : 0;
+    const std::vector<MemoryOffer> offers = meeting.all_gather("offers of memory", mine);
+    check_known(where, offers);
+    if (former) return former;
+
+    NvlinkAllocation::Imports imports;
+    Window window{.bytes = bytes, .serial = serial};
+    for (int r = 0; r < state.world_size; ++r) {
+      window.at[r] = r == state.rank ? pointer : reach(where, state, r, offers[static_cast<std::size_t>(r)], imports);
+    }
+    {
+      const SavedBytes saved(where, pointer, bytes, state.stream);
+      meeting.barrier("memory is reached");
+      verify(meeting, state, window.buffer(0, state.world_size), bytes);
+      meeting.barrier("memory is verified");
+    }
+    DeviceParts signals = share_device_memory(meeting, state.sharing, serial, sizeof(SignalPart));
+    return std::make_shared<NvlinkAllocation>(where, state.owner(), std::move(signals), window, 0, std::move(imports));
   }
 
   struct Located {
@@ -176,9 +187,14 @@ class NvlinkTransport {
     return hit ? Located{&hit.entry->window(), hit.offset_bytes} : Located{};
   }
 
+  void check_private(const Where& where, std::string_view what, const void* pointer) const {
+    check_reached(where, what, DevicePointer::of(state_->sharing.driver, pointer), state_->sharing.device,
+                  state_->reaches_pageable);
+  }
+
   /// A barrier of the GPUs, for which the host waits.
   ALLFOLD_COLD std::optional<Failure> meet(const CallRecord& record, Duration timeout) {
-    const DeviceGuard guard(state_->device);
+    const DeviceGuard guard(state_->sharing.device);
     const Where where("create", state_->rank, state_->world_size);
     launch_barrier(channel(0), record, {.timeout = timeout, .stream = state_->stream}, false);
     check_cuda(where, cudaStreamSynchronize(state_->stream), {"the GPUs could not meet"});
@@ -203,6 +219,8 @@ class NvlinkTransport {
   static constexpr std::size_t inbox_slot_bytes = std::size_t{128} << 10;
   static constexpr std::size_t host_control_bytes = 4096;
   static constexpr std::size_t device_control_bytes = 512;
+  /// Behind the abort word.
+  static constexpr std::size_t verify_offset = 64;
   /// Of the exchange of control memory; allocations count from 1.
   static constexpr std::uint32_t control_serial = ~std::uint32_t{0};
   static_assert(sizeof(ControlBlock) <= host_control_bytes);
@@ -216,27 +234,28 @@ class NvlinkTransport {
         for (auto& part : parts.part) static_cast<void>(part.release());
         return;
       }
-      const DeviceGuard guard(device);
+      const DeviceGuard guard(sharing.device);
       static_cast<void>(cudaDeviceSynchronize());  // kernels of ours end by themselves
       for (void* memory : registered) static_cast<void>(cudaHostUnregister(memory));
       if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
     }
 
     ControlBlock* control_block() const noexcept { return static_cast<ControlBlock*>(control.part[0]->data()); }
+    NvlinkAllocation::Owner owner() const { return {rank, world_size, sharing.device, stream, registry}; }
 
     int process = ::getpid();
+    std::vector<Identity> ranks;
     int rank = 0;
     int world_size = 1;
-    int device = 0;
-    int shared_by = 1;  ///< the most ranks that any GPU has
-    CudaDriver driver;
-    std::optional<DescriptorExchange> exchange;
-    std::vector<ExchangeAddress> addresses;
-    SharedParts control;  ///< memory of the host: the control block in rank 0's part, and each rank's reports
+    DeviceSharing sharing;
+    int shared_by = 1;              ///< the most ranks that any GPU has
+    bool reaches_pageable = false;  ///< the GPU loads from and stores to any memory of the host
+    SharedParts control;            ///< memory of the host: the control block in rank 0's part, and each rank's reports
     std::vector<void*> registered;
     cudaStream_t stream = nullptr;  ///< for meetings of the communicator itself
     DeviceParts parts;
     std::shared_ptr<NvlinkAllocation::Registry> registry = std::make_shared<NvlinkAllocation::Registry>();
+    ImportedMemories imported;
     std::vector<std::unique_ptr<CudaChannel>> channels;
   };
 
@@ -260,8 +279,9 @@ class NvlinkTransport {
     const bool same_process =
         std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
     const std::size_t bytes = host_control_bytes + sizeof(PublishedCall) * static_cast<std::size_t>(options.channels);
-    state.control = same_process ? share_among_threads(meeting, bytes)
-                                 : share_among_processes(meeting, *state.exchange, state.addresses, 0, bytes);
+    state.control = same_process
+                        ? share_among_threads(meeting, bytes)
+                        : share_among_processes(meeting, *state.sharing.exchange, state.sharing.addresses, 0, bytes);
     // Of threads, each registers its own part for all of them. Of processes, each registers what it uses of its own
     // mappings.
     for (int r = 0; r < state.world_size; ++r) {
@@ -284,8 +304,9 @@ class NvlinkTransport {
       state.shared_by = std::max(state.shared_by, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), same)));
     }
     int processors = 0;
-    check_cuda(meeting.where(), cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, state.device),
-               {"device ", state.device, " cannot be asked"});
+    check_cuda(meeting.where(),
+               cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, state.sharing.device),
+               {"device ", state.sharing.device, " cannot be asked"});
     const std::vector<int> all = meeting.all_gather("multiprocessors", processors);
     const int fit = *std::min_element(all.begin(), all.end()) / (options.channels * state.shared_by);
     if (fit < 1) {
@@ -295,35 +316,51 @@ class NvlinkTransport {
     return options.blocks > 0 ? std::min(options.blocks, fit) : fit;
   }
 
-  /// Every GPU writes a word into every GPU's memory, and reads what all of them wrote into all.
-  ALLFOLD_COLD static void verify(Meeting& meeting, State& state) {
-    const Where where = meeting.where();
-    Buffer words;
-    for (int r = 0; r < state.world_size; ++r) {
-      words.at[r] = static_cast<char*>(state.parts.part[r]->data()) + verify_offset;
-    }
-    // Kernels report to memory of the host: a copy would not show that a kernel's accesses arrive.
-    int* const wrong =
-        reinterpret_cast<int*>(&static_cast<ControlBlock*>(state.control.part[state.rank]->data())->verify[state.rank]);
-    int* const wrong_on_device = reinterpret_cast<int*>(
-        &on_device<ControlBlock>(where, state.control.part[state.rank]->data())->verify[state.rank]);
-    *wrong = -1;
-    write_verify_words_kernel<max_window_ranks><<<1, 32, 0, state.stream>>>(words, state.rank, state.world_size);
-    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
-    check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be written"});
-    meeting.barrier("verify device memory");
-    read_verify_words_kernel<max_window_ranks>
-        <<<1, max_window_ranks * max_window_ranks, 0, state.stream>>>(words, state.world_size, wrong_on_device);
-    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
-    check_cuda(where, cudaStreamSynchronize(state.stream), {"a peer's memory could not be read"});
-    const int pair = __atomic_load_n(wrong, __ATOMIC_ACQUIRE);
-    if (pair < 0) return;
-    throw PeerError(
-        where, pair / max_window_ranks,
-        {"what the GPU of rank ", pair / max_window_ranks, " wrote into memory of rank ", pair % max_window_ranks,
-         " did not arrive; expected GPUs with peer access; see nvidia-smi topo -p2p w"});
+  /// Proves that every rank's GPU reaches every rank's part of a buffer.
+  ALLFOLD_COLD static void verify(Meeting& meeting, const State& state, const Buffer& buffer, std::size_t bytes) {
+    auto* const control = static_cast<ControlBlock*>(state.control.part[state.rank]->data());
+    const auto verdict = [&](ControlBlock* block) { return reinterpret_cast<int*>(&block->verify[state.rank]); };
+    verify_reach(meeting, buffer, bytes, state.stream, verdict(control),
+                 verdict(on_device<ControlBlock>(meeting.where(), control)));
   }
-  static constexpr std::size_t verify_offset = 64;
+
+  /// The registration of just this range that still stands, if there is one.
+  ALLFOLD_COLD allocation_type registered_before(const Where& where, void* pointer, std::size_t bytes) const {
+    const auto hit = state_->registry->find(pointer, 1);
+    if (!hit) return nullptr;
+    if (hit.entry->is_registered() && hit.offset_bytes == 0 && hit.entry->window().bytes == bytes) {
+      return hit.entry->shared_from_this();
+    }
+    throw UsageError(where, {"the range begins in symmetric allocation ", hit.entry->window().serial,
+                             "; expected memory that is not symmetric yet; use that buffer, or drop it first"});
+  }
+
+  ALLFOLD_COLD static void check_known(const Where& where, const std::vector<MemoryOffer>& offers) {
+    const std::uint64_t mine = offers[static_cast<std::size_t>(where.rank())].known;
+    const auto text = [](std::uint64_t known) {
+      return known == 0 ? std::string("not at all") : concat({"as symmetric allocation ", known});
+    };
+    for (std::size_t r = 0; r < offers.size(); ++r) {
+      if (offers[r].known == mine) continue;
+      throw MismatchError(
+          where, static_cast<int>(r),
+          {"ranks disagree on whether the range is registered; this rank has it ", text(mine), ", rank ", r, " ",
+           text(offers[r].known), "; expected the same on all; drop the former buffer ", "on every rank first"});
+    }
+  }
+
+  /// Where this rank's GPU reaches what another rank offers.
+  ALLFOLD_COLD static void* reach(const Where& where, State& state, int rank, const MemoryOffer& offer,
+                                  NvlinkAllocation::Imports& imports) {
+    const Identity& mine = state.ranks[static_cast<std::size_t>(state.rank)];
+    const Identity& theirs = state.ranks[static_cast<std::size_t>(rank)];
+    if (theirs.same_process(mine)) {
+      enable_peer_access(where, state.sharing.device, theirs.device, rank);
+      return reinterpret_cast<void*>(offer.address);
+    }
+    imports.push_back(state.imported.get(where, state.sharing.device, rank, offer));
+    return imports.back()->data() + offer.offset;
+  }
 
   std::unique_ptr<State> state_;
 };
