@@ -184,8 +184,9 @@ class BasicCommunicator {
   /// What kernels of the caller's signal with, through the pads of `buffer`: put_signal, wait_signal and barrier of
   /// launch/device_signals.cuh, with these options' timeout.   Sync: the host enqueues nothing.
   /// @throws UsageError.
+  // Out of line for the same warning as choose().
   template <class T>
-  auto device_signals(const buffer_type<T>& buffer, const CallOptions& options = {}) {
+  ALLFOLD_NOINLINE auto device_signals(const buffer_type<T>& buffer, const CallOptions& options = {}) {
     static_assert(Transport::device, "allfold: device_signals is for GPU ranks; use NvlinkTransport, or barrier");
     const Where where = session_.where("device_signals");
     enter(where);

@@ -16,7 +16,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <allfold/allfold.cuh>
+#include <allfold/memory/device_sharing.cuh>
+#include <allfold/rendezvous.hpp>
+#include <allfold/store/hash.hpp>
 
 #include <support/gpu_ranks.cuh>
 
