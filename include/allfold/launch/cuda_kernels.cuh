@@ -17,15 +17,21 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 
 static_assert(executor<CudaLane<2>>);
 
-/// What every kernel of the library begins with: waits for the grids before it, and tells what the block remembers.
-inline __device__ BlockState enter_call(const DeviceChannelView& view, const DeviceCall& call) {
+/// What a block goes on from.
+struct Reached {
+  std::uint32_t epoch;
+  std::uint32_t wide_calls;
+};
+
+/// What every kernel of the library begins with: waits for the grids before it, and tells how far the block has come.
+inline __device__ Reached enter_call(const DeviceChannelView& view, const DeviceCall& call) {
   ptx::wait_for_grids_before();
   BlockState* const state = view.state(static_cast<int>(blockIdx.x));
-  const BlockState last = *state;
-  if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) state->calls = last.calls + 1;
+  const Reached reached{state->epoch, state->wide_calls};
+  if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
   __syncthreads();  // all have read the state before the first lane to end writes it
   ptx::let_next_grid_launch();
-  return last;
+  return reached;
 }
 
 /// And what it ends with, after a sync of its lanes.
@@ -91,7 +97,7 @@ template <Algorithm A, int World, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     wide_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                            const __grid_constant__ AllReduceCall<Reduction> call) {
-  const BlockState last = enter_call(view, meta);
+  const Reached last = enter_call(view, meta);
   const int lanes = static_cast<int>(blockDim.x) - watch_threads;
   if (__builtin_expect(static_cast<int>(threadIdx.x) >= lanes, 0)) {
     watch_call(view, meta, last.epoch);
