@@ -187,7 +187,7 @@ class NvlinkTransport {
     return hit ? Located{&hit.entry->window(), hit.offset_bytes} : Located{};
   }
 
-  void check_private(const Where& where, std::string_view what, const void* pointer) const {
+  ALLFOLD_NOINLINE void check_private(const Where& where, std::string_view what, const void* pointer) const {
     check_reached(where, what, DevicePointer::of(state_->sharing.driver, pointer), state_->sharing.device,
                   state_->reaches_pageable);
   }

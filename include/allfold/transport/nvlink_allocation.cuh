@@ -73,7 +73,7 @@ class NvlinkAllocation : public std::enable_shared_from_this<NvlinkAllocation> {
   void* data() const noexcept { return data_; }
   /// Every rank's part, at the addresses by which this rank's GPU reaches it.
   const Window& window() const noexcept { return window_; }
-  /// The memory is the users'.
+  /// The memory is users', so that nothing lies before the pads.
   bool is_registered() const noexcept { return registered_; }
   /// [rank] where this rank's GPU reaches each pad.
   std::span<std::uint32_t* const> signal_pads() const noexcept {
