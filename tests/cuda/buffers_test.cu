@@ -24,18 +24,13 @@ using Checks = allfold_test::GpuChecks<float, allfold::Sum>;
 /// What a buffer holds, on the host.
 std::vector<float> fetch(const Buffer& buffer, RankGpu& gpu) {
   std::vector<float> host(buffer.size());
-  gpu.synchronize();  // a copy to such memory waits too, but peers on the same GPU could launch nothing meanwhile
-  EXPECT_CUDA(
-      cudaMemcpyAsync(host.data(), buffer.data(), buffer.size() * sizeof(float), cudaMemcpyDeviceToHost, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(host.data(), buffer.data(), buffer.size() * sizeof(float));
   return host;
 }
 
 void fill(const Buffer& buffer, float value, RankGpu& gpu) {
   const std::vector<float> host(buffer.size(), value);
-  EXPECT_CUDA(
-      cudaMemcpyAsync(buffer.data(), host.data(), buffer.size() * sizeof(float), cudaMemcpyHostToDevice, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(buffer.data(), host.data(), buffer.size() * sizeof(float));
 }
 
 /// After a refusal, which touches no peer, everything works as before.

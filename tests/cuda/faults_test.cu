@@ -42,8 +42,7 @@ void expect_cuda_lives(RankGpu& gpu, int* device_word) {
   EXPECT_CUDA(cudaMemcpyAsync(device_word, &value, sizeof value, cudaMemcpyHostToDevice, gpu.stream()));
   increment<<<1, 1, 0, gpu.stream()>>>(device_word);
   EXPECT_CUDA(cudaGetLastError());
-  EXPECT_CUDA(cudaMemcpyAsync(&value, device_word, sizeof value, cudaMemcpyDeviceToHost, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(&value, device_word, sizeof value);
   EXPECT(value == 42);
 }
 
@@ -384,8 +383,7 @@ TEST_CASE("a communicator may be destroyed while its calls are under way") {
     allfold_test::DeviceField<float> out(count);
     const std::vector<float> ones(count, 1);
     std::vector<float> sums(count);
-    EXPECT_CUDA(cudaMemcpyAsync(in.data(), ones.data(), count * sizeof(float), cudaMemcpyHostToDevice, gpu.stream()));
-    gpu.synchronize();
+    gpu.copy(in.data(), ones.data(), count * sizeof(float));
     for (int round = 0; round < 5; ++round) {
       std::optional<Plain> comm(Plain::create(environment, allfold_test::gpu_options()));
       // One rank is late, so that the others' kernels wait while their communicators go.
@@ -394,9 +392,7 @@ TEST_CASE("a communicator may be destroyed while its calls are under way") {
         comm->all_reduce(in.span(), out.span(), allfold::sum, {.stream = gpu.stream()});
       }
       comm.reset();
-      EXPECT_CUDA(
-          cudaMemcpyAsync(sums.data(), out.data(), count * sizeof(float), cudaMemcpyDeviceToHost, gpu.stream()));
-      gpu.synchronize();
+      gpu.copy(sums.data(), out.data(), count * sizeof(float));
       EXPECT(sums == std::vector<float>(count, static_cast<float>(environment.world_size)));
       EXPECT_CUDA(cudaGetLastError());
     }

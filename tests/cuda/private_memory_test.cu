@@ -30,8 +30,7 @@ bool reaches_pageable(const RankGpu& gpu) {
 
 void fill(std::span<float> field, float value, RankGpu& gpu) {
   const std::vector<float> host(field.size(), value);
-  EXPECT_CUDA(cudaMemcpyAsync(field.data(), host.data(), field.size_bytes(), cudaMemcpyDefault, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(field.data(), host.data(), field.size_bytes());
 }
 
 /// All-reduces ones, in place, and checks the sums.
@@ -39,8 +38,7 @@ void expect_taken(Comm& comm, std::span<float> field, RankGpu& gpu) {
   fill(field, 1, gpu);
   comm.all_reduce(field, allfold::sum, {.stream = gpu.stream()});
   std::vector<float> sums(field.size());
-  EXPECT_CUDA(cudaMemcpyAsync(sums.data(), field.data(), field.size_bytes(), cudaMemcpyDefault, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(sums.data(), field.data(), field.size_bytes());
   comm.status();
   EXPECT(sums == std::vector<float>(field.size(), static_cast<float>(comm.world_size())));
 }
@@ -93,8 +91,7 @@ TEST_CASE("the same while a graph is captured, which goes on") {
     gpu.meet();
     EXPECT_CUDA(cudaGraphLaunch(ready, gpu.stream()));
     std::vector<float> sums(count);
-    EXPECT_CUDA(cudaMemcpyAsync(sums.data(), field.data(), count * sizeof(float), cudaMemcpyDefault, gpu.stream()));
-    gpu.synchronize();
+    gpu.copy(sums.data(), field.data(), count * sizeof(float));
     comm.status();
     const int world_size = comm.world_size();
     EXPECT(sums == std::vector<float>(count, static_cast<float>(world_size * world_size)));

@@ -42,14 +42,12 @@ using Checks = allfold_test::GpuChecks<float, allfold::Sum>;
 
 std::vector<float> fetch(std::span<const float> field, RankGpu& gpu) {
   std::vector<float> host(field.size());
-  EXPECT_CUDA(cudaMemcpyAsync(host.data(), field.data(), field.size_bytes(), cudaMemcpyDefault, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(host.data(), field.data(), field.size_bytes());
   return host;
 }
 
 void store(std::span<float> field, const std::vector<float>& host, RankGpu& gpu) {
-  EXPECT_CUDA(cudaMemcpyAsync(field.data(), host.data(), field.size_bytes(), cudaMemcpyDefault, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(field.data(), host.data(), field.size_bytes());
 }
 
 /// What a rank's field holds before a test: another number than its neighbours, and than the peers' fields.
@@ -224,8 +222,7 @@ TEST_CASE("a kernel signals through the pads of registered memory") {
     Buffer buffer = comm.register_buffer(field.span());
     for (const std::uint32_t* const pad : buffer.signal_pads()) {
       std::vector<std::uint32_t> words(allfold::signal_pad_words, 1);
-      EXPECT_CUDA(cudaMemcpyAsync(words.data(), pad, words.size() * 4, cudaMemcpyDefault, gpu.stream()));
-      gpu.synchronize();
+      gpu.copy(words.data(), pad, words.size() * 4);
       EXPECT(words == std::vector<std::uint32_t>(allfold::signal_pad_words));
     }
     EXPECT(buffer.device_peers() != nullptr && buffer.device_signal_pads() != nullptr);

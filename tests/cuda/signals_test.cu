@@ -33,8 +33,7 @@ constexpr int threads = 128;
 template <class T>
 std::vector<T> fetch(const T* from, std::size_t count, RankGpu& gpu) {
   std::vector<T> host(count);
-  EXPECT_CUDA(cudaMemcpyAsync(host.data(), from, count * sizeof(T), cudaMemcpyDefault, gpu.stream()));
-  gpu.synchronize();
+  gpu.copy(host.data(), from, count * sizeof(T));
   return host;
 }
 

@@ -159,6 +159,13 @@ class RankGpu {
   int device() const noexcept { return device_; }
   cudaStream_t stream(int index = 0) const noexcept { return streams_[index]; }
   void synchronize(int index = 0) const { EXPECT_CUDA(cudaStreamSynchronize(streams_[index])); }
+  /// A copy between any memory, after what is on stream 0. Waits first: a copy of pageable memory does its own waiting
+  /// with the context's lock held, while a peer on the same GPU may have to launch what is waited for.
+  void copy(void* to, const void* from, std::size_t bytes) const {
+    synchronize();
+    EXPECT_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, streams_[0]));
+    synchronize();
+  }
   bool has_programmatic_launch() const {
     int major = 0;
     EXPECT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
