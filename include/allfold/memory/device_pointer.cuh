@@ -23,7 +23,7 @@ struct DevicePointer {
   Kind kind = Kind::unasked;
   int device = -1;
 
-  /// One call of the driver, of about 0.1 us, which a stream capture allows.
+  /// One call of the driver, which a stream capture allows.
   static DevicePointer of(const CudaDriver& driver, const void* pointer) noexcept {
     CUpointer_attribute attributes[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
                                         CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
