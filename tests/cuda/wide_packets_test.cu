@@ -61,14 +61,15 @@ constexpr std::size_t vector_elems = 8;
 void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned calls, std::size_t most_bytes,
                int blocks, std::uint64_t seed) {
   const std::size_t most = most_bytes / sizeof(T);
-  allfold_test::DeviceField<T> in(most);
-  allfold_test::DeviceField<T> out(most);
   allfold_test::DeviceField<Findings> found(1);
   EXPECT_CUDA(cudaMemset(found.data(), 0, sizeof(Findings)));
   EXPECT_CUDA(cudaDeviceSynchronize());
   allfold::Options options = allfold_test::gpu_options();
   options.blocks = blocks;
   Comm comm = Comm::create(environment, options);
+  // Symmetric, for of private memory a rank does not know how its peers' is aligned.
+  const auto in = comm.allocate<T>(most);
+  const auto out = comm.allocate<T>(most);
   const cudaStream_t stream = gpu.stream();
   Random random(seed);
   for (unsigned call = 0; call < calls; ++call) {

@@ -113,27 +113,18 @@ const void* kernel_for(int world_size) {
   return reinterpret_cast<const void*>(&all_reduce_kernel<A, 0, Reduction>);
 }
 
-template <Algorithm A, int World, class Reduction>
-const void* brief_kernel_of(int threads) {
-  if constexpr (most_brief_threads(World) > most_threads) {
-    constexpr int most = most_brief_threads(World);
-    if (threads > most_threads)
-      return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, World, most, Reduction>);
-  }
-  return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, World, most_threads, Reduction>);
-}
-
 template <Algorithm A, class Reduction>
-const void* brief_kernel_for(int world_size, int threads) {
+const void* brief_kernel_for(int world_size) {
   switch (world_size) {
-    case 2: return brief_kernel_of<A, 2, Reduction>(threads);
-    case 4: return brief_kernel_of<A, 4, Reduction>(threads);
-    case 8: return brief_kernel_of<A, 8, Reduction>(threads);
-    default: return brief_kernel_of<A, 0, Reduction>(threads);
+    case 2: return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 2, Reduction>);
+    case 4: return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 4, Reduction>);
+    case 8: return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 8, Reduction>);
+    default: return reinterpret_cast<const void*>(&brief_all_reduce_kernel<A, 0, Reduction>);
   }
 }
 
-/// Whether each lane of the grid has one unit of packets at most, of whole words.
+/// Whether each lane of the grid has one unit of packets at most, of whole words. A rank whose memory is not aligned so
+/// runs the long kernel on the same grid, which sends the same packets.
 template <Algorithm A, class Reduction>
 bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_size) noexcept {
   using T = typename Reduction::value_type;
@@ -146,24 +137,26 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
          shape.lanes * Unit::packets <= DeviceLayout::packets;
 }
 
-/// Null for worlds that few machines have, which use the other packets.
-template <Algorithm A, class Reduction>
-const void* wide_kernel_for(int world_size) {
-  switch (world_size) {
-    case 2: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, Reduction>);
-    case 4: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, Reduction>);
-    case 8: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 8, Reduction>);
-    default: return nullptr;
+/// Whether every rank's part of both buffers begins at a whole vector; alike on every rank, for a mapping keeps the
+/// place in a page. Of private memory each rank knows its own alone.
+template <class Reduction>
+bool is_aligned_everywhere(const AllReduceCall<Reduction>& call, int world_size) noexcept {
+  if (call.inputs.reach != Reach::mapped || call.outputs.reach != Reach::mapped) return false;
+  std::uintptr_t address = 0;
+  for (int r = 0; r < world_size; ++r) {
+    address |=
+        reinterpret_cast<std::uintptr_t>(call.inputs.at[r]) | reinterpret_cast<std::uintptr_t>(call.outputs.at[r]);
   }
+  return (address & 15U) == 0;
 }
 
-/// Whether the call is of whole, aligned vectors, long enough that wide packets pay, and fits one round of them.
+/// Whether the call is of whole, aligned vectors, long enough that wide packets pay, and fits one round of them. All
+/// ranks have to answer alike: others understand nothing of a rank's wide packets.
 template <Algorithm A, class Reduction>
 bool is_wide(const AllReduceCall<Reduction>& call, GridShape shape, int world_size) noexcept {
-  const auto address = reinterpret_cast<std::uintptr_t>(call.in) | reinterpret_cast<std::uintptr_t>(call.out);
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  return bytes >= wide_from_bytes(A, world_size) && ((address | bytes) & 15U) == 0 &&
-         wide_groups(A, bytes, world_size) <= wide_room(shape, world_size);
+  return world_size == wide_world_size && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
+         wide_groups(A, bytes, world_size) <= wide_room(shape, world_size) && is_aligned_everywhere(call, world_size);
 }
 
 template <Algorithm A, class Reduction>
@@ -175,17 +168,15 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
   const void* kernel = nullptr;
   if constexpr (sends_packets<A> && 16 % sizeof(typename Reduction::value_type) == 0) {
     const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
-    if (is_wide<A>(call, wide, ranks) && (kernel = wide_kernel_for<A, Reduction>(ranks)) != nullptr) {
+    if (is_wide<A>(call, wide, ranks)) {
+      kernel = reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, wide_world_size, Reduction>);
       return channel.enqueue(kernel, wide, watch_threads, stream, meta, call);
     }
   }
   if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {
-    if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks, shape.lanes + watch_threads);
+    if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks);
   }
-  if (kernel == nullptr) {
-    kernel = kernel_for<A, Reduction>(ranks);
-    shape.lanes = std::min(shape.lanes, most_threads - (sends_packets<A> ? watch_threads : 0));
-  }
+  if (kernel == nullptr) kernel = kernel_for<A, Reduction>(ranks);
   channel.enqueue(kernel, shape, sends_packets<A> ? watch_threads : 0, stream, meta, call);
 }
 

@@ -73,8 +73,8 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
 }
 
 /// An algorithm that sends packets, for calls of one round in which each lane has one unit at most, of whole words.
-template <Algorithm A, int World, int Threads, class Reduction>
-ALLFOLD_KERNEL void __launch_bounds__(Threads, 1)
+template <Algorithm A, int World, class Reduction>
+ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     brief_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                             const __grid_constant__ AllReduceCall<Reduction> call) {
   const std::uint32_t epoch = enter_call(view, meta).epoch;

@@ -39,7 +39,7 @@ constexpr GridShape spread(std::size_t units, int lanes, int most_lanes, int mos
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
   const auto ranks = static_cast<std::size_t>(world_size);
-  const int packet_lanes = most_brief_threads(world_size) - watch_threads;
+  constexpr int packet_lanes = most_threads - watch_threads;
   switch (algorithm) {
     case Algorithm::one_shot_packet: return detail::spread((bytes + 11) / 12, 128, packet_lanes, most_blocks);
     case Algorithm::two_shot_packet: return detail::spread((bytes / ranks + 12) / 12, 128, packet_lanes, most_blocks);
@@ -73,11 +73,12 @@ constexpr std::size_t wide_room(GridShape shape, int world_size) noexcept {
   return std::size_t{passes} * static_cast<unsigned>(shape.blocks * shape.lanes) / 16;
 }
 
-/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions.
+/// Where wide packets are known to pay: of two ranks, in calls that are not too short. A shorter one is over sooner with
+/// packets of twelve bytes, which take fewer instructions.
 /// Source: docs/decisions/0007-device-constants.md.
-constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size) noexcept {
-  const bool one_shot = algorithm == Algorithm::one_shot_packet;
-  return std::size_t{one_shot || world_size > 2 ? 384U : 256U} << 10;
+inline constexpr int wide_world_size = 2;
+constexpr std::size_t wide_from_bytes(Algorithm algorithm) noexcept {
+  return std::size_t{algorithm == Algorithm::one_shot_packet ? 384U : 256U} << 10;
 }
 
 }  // namespace allfold

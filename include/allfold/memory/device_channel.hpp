@@ -15,9 +15,6 @@ namespace allfold {
 /// No block has more threads, so that every SM holds a block of any kernel of the library, with registers enough.
 inline constexpr int most_threads = 512;
 
-/// The same where packets are one unit a lane: of two ranks, a lane needs half the registers.
-constexpr int most_brief_threads(int world_size) noexcept { return world_size == 2 ? 2 * most_threads : most_threads; }
-
 /// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
 /// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
 struct alignas(32) BlockState {
