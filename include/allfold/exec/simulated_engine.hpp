@@ -180,9 +180,11 @@ class SimulatedEngine {
     const double ps = us * 1e6;
     return ps >= 9e18 ? std::numeric_limits<Time>::max() : static_cast<Time>(std::llround(ps));
   }
-  Time port_time(std::size_t bytes) const noexcept {
-    return std::max(picoseconds(model_.gap_us), picoseconds(static_cast<double>(bytes) * model_.us_per_byte));
+  /// How long the bytes of a message take through a port, and how long it is until the port takes the next.
+  Time byte_time(std::size_t bytes) const noexcept {
+    return picoseconds(static_cast<double>(bytes) * model_.us_per_byte);
   }
+  Time port_time(std::size_t bytes) const noexcept { return std::max(picoseconds(model_.gap_us), byte_time(bytes)); }
   Time random_time(double up_to_us) noexcept {
     if (up_to_us <= 0) return 0;
     const std::uint64_t word = hash_mix(disturbance_.seed + 0x9e3779b97f4a7c15ULL * ++random_);
@@ -217,17 +219,18 @@ class SimulatedEngine {
     if (operation->dropped) operations_.give(operation);
   }
 
-  /// The message goes through its sender's port; returns when it has.
+  /// The message goes through its sender's port; returns when it will have.
   Time depart(Message* message, Time at) {
     Rank& sender = rank(message->key.source);
+    const std::size_t bytes = message->bytes;
     const Time begin = std::max(at, sender.out);
-    sender.out = begin + port_time(message->bytes);
+    sender.out = begin + port_time(bytes);
     if (is_cut(message->key.source, message->key.target)) {
       messages_.give(message);
     } else {
       schedule(begin + wire_time(), Happening::heads_in, message);
     }
-    return sender.out;
+    return begin + byte_time(bytes);
   }
 
   /// The message, of which the target knows, and the receive that it is for.
@@ -263,8 +266,9 @@ class SimulatedEngine {
       }
       case Happening::heads_in: {
         Rank& target = rank(message->key.target);
-        target.in = std::max(now_, target.in) + port_time(message->bytes);
-        schedule(target.in, Happening::arrived, message);
+        const Time begin = std::max(now_, target.in);
+        target.in = begin + port_time(message->bytes);
+        schedule(begin + byte_time(message->bytes), Happening::arrived, message);
         break;
       }
       case Happening::arrived:
