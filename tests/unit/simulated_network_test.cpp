@@ -74,6 +74,28 @@ TEST_CASE("times are those of the model") {
   CHECK(one_way(plain, 2, 1000).max_messages == 2);
 }
 
+TEST_CASE("a rank's port is one, in each direction") {
+  const auto star = [](bool outward) {
+    SimulatedNetwork network(3, plain);
+    return network
+        .run([&](SimulatedEndpoint& e) -> Task<bool> {
+          char bytes[2000] = {};
+          allfold::InFlight<SimulatedEndpoint> flight;
+          for (int peer = 1; peer < 3; ++peer) {
+            const bool centre = e.rank() == 0;
+            if (!centre && peer != e.rank()) continue;
+            const int other = centre ? peer : 0;
+            char* const at = bytes + (centre ? 1000 * (peer - 1) : 0);
+            flight.add(centre == outward ? e.send(other, 0, at, 1000) : e.receive(other, 0, at, 1000));
+          }
+          co_return co_await flight.all();
+        })
+        .time_us;
+  };
+  CHECK(star(true) == doctest::Approx(1 + 10 + 10 + 10 + 1));
+  CHECK(star(false) == doctest::Approx(1 + 10 + 10 + 10 + 1));
+}
+
 TEST_CASE("two networks of the same are alike") {
   const auto time = [](std::uint64_t seed) {
     SimulatedNetwork network(9, plain, allfold_test::uneven(seed));

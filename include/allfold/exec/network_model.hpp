@@ -30,6 +30,18 @@ struct NetworkModel {
   double fold_us_per_byte = 1 / 20000.0;
 };
 
+/// TCP over the loopback device of one machine, fitted to the times of 2 ranks on 2 cores that docs/scaling.md quotes.
+inline constexpr NetworkModel tcp_loopback{};
+
+/// A network of 100 Gbit/s whose adapters send and receive by themselves. Round numbers of that class, not measured.
+inline constexpr NetworkModel fabric_100g{.latency_us = 1.5,
+                                          .overhead_us = 0.3,
+                                          .gap_us = 0.1,
+                                          .us_per_byte = 1 / 12000.0,
+                                          .eager_bytes = std::size_t{8} << 10,
+                                          .copy_us_per_byte = 1 / 20000.0,
+                                          .fold_us_per_byte = 1 / 20000.0};
+
 /// What goes wrong or is uneven in a simulated network.
 struct Disturbance {
   std::uint64_t seed = 0;

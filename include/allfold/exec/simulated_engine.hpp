@@ -334,38 +334,45 @@ class SimulatedEngine {
                           "; every rank must make the same calls in the same order"})});
   }
 
-  /// The rank to blame is the one that all others wait for: from one that waits to the one it waits for, and so on.
+  /// Why a rank waits in vain, the least telling reason first.
+  enum class Vain : unsigned char { unknown, for_one_another, for_none, link_is_cut, peer_is_absent };
+
+  /// Nothing happens any more, or too late: blames the peer of the transfer that tells most.
   ALLFOLD_COLD void give_up() {
     if (failed()) {
       throw UsageError("simulated collective",
                        {"a coroutine waits on after a failure; expected it to return once it gets false"});
     }
-    std::vector<const Operation*> awaited(ranks_.size());
+    std::vector<bool> waits(ranks_.size());
     operations_.for_each([&](const Operation& operation) {
-      if (!operation.over && operation.join != nullptr) awaited[index_of(operation.rank())] = &operation;
+      if (!operation.over && operation.join != nullptr) waits[index_of(operation.rank())] = true;
     });
-    const auto first = std::find_if(awaited.begin(), awaited.end(), [](const Operation* o) { return o != nullptr; });
-    if (first == awaited.end()) {
+    Vain why = Vain::unknown;
+    const Operation* awaited = nullptr;
+    operations_.for_each([&](const Operation& operation) {
+      if (operation.over || operation.join == nullptr) return;
+      const Vain vain = rank(operation.peer()).absent                ? Vain::peer_is_absent
+                        : is_cut(operation.rank(), operation.peer()) ? Vain::link_is_cut
+                        : !waits[index_of(operation.peer())]         ? Vain::for_none
+                                                                     : Vain::for_one_another;
+      if (vain <= why) return;
+      why = vain;
+      awaited = &operation;
+    });
+    if (awaited == nullptr) {
       throw UsageError("simulated collective",
                        {"the ranks wait, but for no transfer; expected a coroutine to await transfers alone"});
     }
-    const Operation* operation = *first;
-    for (std::size_t hop = 0; hop < ranks_.size(); ++hop) {
-      const Operation* const next = awaited[index_of(operation->peer())];
-      if (next == nullptr || is_cut(operation->rank(), operation->peer())) break;
-      operation = next;
-    }
-    const int source = operation->peer();
-    const bool cut = is_cut(operation->rank(), source);
-    const char* const why = rank(source).absent                    ? "it never came"
-                            : cut                                  ? "no message passes between the two"
-                            : awaited[index_of(source)] != nullptr ? "the ranks wait for one another"
-                                                                   : "it does not take part in that";
-    fail({.code = cut ? ErrorCode::peer : ErrorCode::timeout,
+    const char* const text = why == Vain::peer_is_absent ? "it never came"
+                             : why == Vain::link_is_cut  ? "no message passes between the two"
+                             : why == Vain::for_none     ? "it does not take part in that"
+                                                         : "the ranks wait for one another";
+    const int source = awaited->peer();
+    fail({.code = why == Vain::link_is_cut ? ErrorCode::peer : ErrorCode::timeout,
           .source = source,
-          .by = operation->rank(),
+          .by = awaited->rank(),
           .world_size = world_size(),
-          .what = concat({"rank ", source, " did not arrive in time at step ", operation->key.step, ": ", why,
+          .what = concat({"rank ", source, " did not arrive in time at step ", awaited->key.step, ": ", text,
                           "; try a longer deadline, or see what keeps rank ", source})});
   }
 

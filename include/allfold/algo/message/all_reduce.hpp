@@ -122,7 +122,7 @@ Task<bool> all_reduce_rabenseifner(E& e, const MessageReduction r, const void* i
       auto arrival = receive_range(e, partner, step, out, {bytes.of(theirs).begin, bytes.of(theirs + places - 1).end});
       auto departure = send_range(e, partner, step, out, {bytes.of(first).begin, bytes.of(first + places - 1).end});
       if (!co_await ended(arrival, departure)) co_return false;
-      first &= theirs;
+      first &= ~places;
     }
   }
   co_return co_await reward_spared(e, core, out, out, values, values, phase(3));
