@@ -3,8 +3,10 @@
 /// Foretells the time and the messages of every algorithm over messages, for 2 to 4096 ranks on a simulated network: the
 /// very coroutines that a transport runs, and no machine. docs/scaling.md has the model, and tables made by this program.
 ///
-///   allfold_scale [--network tcp|fabric] [--collective NAME] [--ranks P,P,..] [--bytes N,N,..] [--csv | --best]
+///   allfold_scale [--network tcp|fabric] [--collective NAME] [--ranks P,P,..] [--bytes N,N,..]
+///                 [--csv | --best | --chosen]
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -30,6 +32,7 @@ struct Plan {
   std::vector<std::size_t> bytes = {8, std::size_t{64} << 10, std::size_t{1} << 20, std::size_t{64} << 20};
   bool csv = false;
   bool best = false;
+  bool chosen = false;
   /// Algorithms in which each rank sends to all others stop here: P^2 messages take the simulation too long.
   std::size_t most_quadratic_ranks = 1024;
 };
@@ -75,10 +78,13 @@ Plan parse(int argc, char** argv) {
       plan.bytes = parse_list(option, value());
     } else if (option == "--csv") {
       plan.csv = true;
+    } else if (option == "--chosen") {
+      plan.chosen = true;
     } else if (option == "--best") {
       plan.best = true;
     } else {
-      refuse({"unknown option \"", option, "\"; expected --network, --collective, --ranks, --bytes, --csv or --best"});
+      refuse({"unknown option \"", option,
+              "\"; expected --network, --collective, --ranks, --bytes, --csv, --best or --chosen"});
     }
   }
   return plan;
@@ -147,12 +153,51 @@ void print_csv(const Plan& plan, const std::vector<scale::Subject>& subjects) {
   }
 }
 
+/// What the default thresholds choose, and how far that is from the fastest; false if it is farther than half as slow
+/// again anywhere.
+bool print_chosen(const Plan& plan, const std::vector<scale::Subject>& subjects) {
+  double worst = 1;
+  for (const bool reproducible : {false, true}) {
+    std::map<std::string, std::vector<const scale::Subject*>> kinds;
+    for (const scale::Subject& subject : subjects) {
+      if (subject.folds ? !reproducible || subject.reproducible : !reproducible)
+        kinds[subject.collective].push_back(&subject);
+    }
+    for (const auto& [collective, candidates] : kinds) {
+      for (const std::size_t ranks : plan.ranks) {
+        for (const std::size_t bytes : plan.bytes) {
+          const std::string chosen = scale::chosen_algorithm(
+              collective, {.bytes = bytes, .world_size = static_cast<int>(ranks), .reproducible = reproducible});
+          double least = 0, of_chosen = 0;
+          std::string best;
+          for (const scale::Subject* const subject : candidates) {
+            if (!can_run(plan, *subject, ranks)) continue;
+            const double us = foretell(plan, *subject, ranks, bytes).time_us;
+            if (subject->algorithm == chosen) of_chosen = us;
+            if (!best.empty() && us >= least) continue;
+            least = us;
+            best = subject->algorithm;
+          }
+          if (of_chosen == 0) continue;
+          worst = std::max(worst, of_chosen / least);
+          if (of_chosen < 1.1 * least) continue;
+          std::printf("%s%s, %zu ranks, %s: %s %s us, but %s %s us\n", collective.c_str(),
+                      reproducible ? ", reproducible" : "", ranks, bytes_text(bytes).c_str(), chosen.c_str(),
+                      time_text(of_chosen).c_str(), best.c_str(), time_text(least).c_str());
+        }
+      }
+    }
+  }
+  std::printf("the choices are at most %.2f times as slow as the best\n", worst);
+  return worst <= 1.5;
+}
+
 /// The fastest algorithm of each collective at each size: what a selector's table is made from.
 void print_best(const Plan& plan, const std::vector<scale::Subject>& subjects) {
   std::map<std::string, std::vector<const scale::Subject*>> kinds;
   for (const scale::Subject& subject : subjects) {
-    const std::string kind = subject.folds ? (subject.reproducible ? " reproducible" : " fast") : "";
-    kinds[subject.collective + kind].push_back(&subject);
+    kinds[subject.collective].push_back(&subject);
+    if (subject.reproducible) kinds[subject.collective + ", reproducible"].push_back(&subject);
   }
   for (const auto& [kind, candidates] : kinds) {
     if (candidates.size() < 2) continue;
@@ -192,6 +237,8 @@ int main(int argc, char** argv) {
     if (subjects.empty()) refuse({"--collective: there is no \"", plan.collective, "\"; try all_reduce"});
     if (plan.csv) {
       print_csv(plan, subjects);
+    } else if (plan.chosen) {
+      return print_chosen(plan, subjects) ? 0 : 1;
     } else if (plan.best) {
       print_best(plan, subjects);
     } else {

@@ -15,6 +15,7 @@
 #include <allfold/exec/host_reduction.hpp>
 #include <allfold/op/operators.hpp>
 #include <allfold/policy/message_algorithm.hpp>
+#include <allfold/select/message_thresholds.hpp>
 
 namespace scale {
 
@@ -95,6 +96,18 @@ std::vector<Subject> all_subjects() {
   });
   move("barrier", "dissemination", false, [](Endpoint& e, std::size_t) { return message::barrier_dissemination(e); });
   return subjects;
+}
+
+std::string chosen_algorithm(const std::string& collective, const allfold::MessageQuery& query) {
+  constexpr allfold::MessageThresholds thresholds;
+  const auto text = [](auto motion) { return std::string(name(motion)); };
+  if (collective == "all_reduce") return text(thresholds.all_reduce(query));
+  if (collective == "reduce") return text(thresholds.reduce(query));
+  if (collective == "reduce_scatter") return text(thresholds.reduce_scatter(query));
+  if (collective == "broadcast") return text(thresholds.broadcast(query));
+  if (collective == "all_gather") return text(thresholds.all_gather(query));
+  if (collective == "all_to_all") return text(thresholds.all_to_all(query));
+  return {};
 }
 
 }  // namespace scale

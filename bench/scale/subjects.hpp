@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <allfold/exec/simulated_network.hpp>
+#include <allfold/policy/message_algorithm.hpp>
 
 namespace scale {
 
@@ -25,5 +26,8 @@ struct Subject {
 
 /// All of them, the algorithms of a collective one after another.
 std::vector<Subject> all_subjects();
+
+/// What the default thresholds choose; empty where a collective has no choice.
+std::string chosen_algorithm(const std::string& collective, const allfold::MessageQuery& query);
 
 }  // namespace scale

@@ -61,4 +61,13 @@ constexpr bool is_reproducible(AllReduceMotion motion) noexcept { return motion 
 constexpr bool is_reproducible(ReduceMotion motion) noexcept { return motion >= ReduceMotion::gathered; }
 constexpr bool is_reproducible(ReduceScatterMotion motion) noexcept { return motion == ReduceScatterMotion::pairwise; }
 
+/// What a selector of message algorithms is asked: one collective that is about to run. The same on every rank.
+struct MessageQuery {
+  std::size_t bytes = 0;  ///< of a rank's whole vector: of all parts where a collective divides it
+  int world_size = 1;
+  bool reproducible = false;  ///< the bits of the fold in rank order are asked for
+  bool commutes = true;       ///< the operator does
+  bool widens = false;        ///< partial results are wider than values
+};
+
 }  // namespace allfold
