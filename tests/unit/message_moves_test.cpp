@@ -285,3 +285,45 @@ TEST_CASE("gather_v and scatter_v: parts of any size") {
     }
   });
 }
+
+TEST_CASE("every motion ends when a rank is absent, and names it") {
+  constexpr int world_size = 7;
+  constexpr std::size_t each = 40;
+  for (const int absent : {0, 3, 6}) {
+    for (const allfold::NetworkModel& model : allfold_test::eager_models()) {
+      allfold::Disturbance disturbance = allfold_test::uneven(9);
+      disturbance.absent = {absent};
+      SimulatedNetwork network(world_size, model, disturbance);
+      std::vector<Buffers> data(world_size, Buffers(each * world_size, each * world_size));
+      const auto check = [&](const std::string& what, auto&& body) {
+        const auto run = network.run([&](SimulatedEndpoint& e) { return body(e, data[n(e.rank())]); });
+        INFO(what << " without rank " << absent);
+        REQUIRE(run.failure.has_value());
+        CHECK(run.failure->source == absent);
+        CHECK(run.failed_ranks > 0);
+      };
+      check("barrier", [](SimulatedEndpoint& e, Buffers&) { return message::barrier_dissemination(e); });
+      for (const auto motion : allfold::all_gather_motions) {
+        check(std::string(name(motion)), [&](SimulatedEndpoint& e, Buffers& mine) {
+          return message::all_gather(e, motion, mine.in.data(), mine.out.data(), each);
+        });
+      }
+      for (const auto motion : allfold::all_to_all_motions) {
+        check(std::string(name(motion)), [&](SimulatedEndpoint& e, Buffers& mine) {
+          return message::all_to_all(e, motion, mine.in.data(), mine.out.data(), each);
+        });
+      }
+      check("gather", [&](SimulatedEndpoint& e, Buffers& mine) {
+        return message::gather_knomial(e, mine.in.data(), mine.out.data(), each, (absent + 1) % world_size, 2);
+      });
+      check("scatter", [&](SimulatedEndpoint& e, Buffers& mine) {
+        return message::scatter_linear(e, mine.in.data(), mine.out.data(), Parts::equal(each), absent);
+      });
+      for (const auto motion : allfold::broadcast_motions) {
+        check(std::string(name(motion)), [&](SimulatedEndpoint& e, Buffers& mine) {
+          return message::broadcast(e, motion, mine.in.data(), each, absent);
+        });
+      }
+    }
+  }
+}

@@ -260,6 +260,63 @@ TEST_CASE("random reductions") {
   }
 }
 
+TEST_CASE("long vectors go in pieces, two at a time") {
+  for (const int world_size : {1, 2, 3, 5}) {
+    SimulatedNetwork network(world_size, {}, allfold_test::uneven(5));
+    for (const bool in_place : {false, true}) {
+      Trial<float, allfold::Sum> trial{network, allfold::sum, 200000 * n(world_size) + 77, 3, in_place, "long"};
+      trial.all_reduce(allfold::AllReduceMotion::direct);
+      trial.reduce(allfold::ReduceMotion::direct, world_size - 1);
+      trial.reduce_scatter(allfold::ReduceScatterMotion::pairwise);
+    }
+  }
+}
+
+TEST_CASE("every reduction ends when a rank is absent or a link is cut, and says who is to blame") {
+  const allfold::Reduction<allfold::Sum, float> reduction{allfold::sum};
+  const MessageReduction erased = allfold::host_reduction(reduction);
+  for (const int world_size : {2, 5, 8}) {
+    for (const std::size_t count : {n(3), n(3000), n(140000) * n(world_size)}) {
+      const bool is_long = count > 3000;
+      allfold::Disturbance absent = allfold_test::uneven(1);
+      absent.absent = {world_size - 1};
+      allfold::Disturbance cut = allfold_test::uneven(2);
+      for (int r = 1; r < world_size; ++r) cut.cut.emplace_back(0, r);
+      for (const allfold::Disturbance& disturbance : {absent, cut}) {
+        SimulatedNetwork network(world_size, {}, disturbance);
+        Vectors<float> in(n(world_size), std::vector<float>(count));
+        Vectors<float> out = in;
+        const auto check = [&](const std::string& what, auto&& body) {
+          const SimulatedRun run = network.run(body);
+          INFO(what << ", " << world_size << " ranks, " << count << " elements");
+          REQUIRE(run.failure.has_value());
+          const bool blamed = disturbance.cut.empty() ? run.failure->source == world_size - 1
+                                                      : run.failure->source == 0 || run.failure->by == 0;
+          CHECK(blamed);
+        };
+        for (const auto motion : allfold::all_reduce_motions) {
+          if (is_long && motion != allfold::AllReduceMotion::direct) continue;
+          check(allfold::concat({"all_reduce ", name(motion)}), [&](SimulatedEndpoint& e) {
+            return message::all_reduce(e, motion, erased, in[n(e.rank())].data(), out[n(e.rank())].data(), count);
+          });
+        }
+        for (const auto motion : allfold::reduce_motions) {
+          if (is_long && motion != allfold::ReduceMotion::direct) continue;
+          check(allfold::concat({"reduce ", name(motion)}), [&](SimulatedEndpoint& e) {
+            return message::reduce(e, motion, erased, in[n(e.rank())].data(), out[n(e.rank())].data(), count, 0);
+          });
+        }
+        for (const auto motion : allfold::reduce_scatter_motions) {
+          check(allfold::concat({"reduce_scatter ", name(motion)}), [&](SimulatedEndpoint& e) {
+            return message::reduce_scatter(e, motion, erased, in[n(e.rank())].data(), out[n(e.rank())].data(),
+                                           Parts::even(count, world_size, 1));
+          });
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("all_reduce_coalesced: several buffers in one operation have the bits of each alone") {
   const allfold::Reduction<allfold::Sum, float> reduction{allfold::sum};
   const std::size_t counts[] = {3, 0, 100, 1, 17};

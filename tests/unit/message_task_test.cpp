@@ -36,7 +36,7 @@ struct ByHand {
     void end(bool well) {
       over = true;
       ok = well;
-      if (join != nullptr && --join->pending == 0) join->waiter.resume();
+      if (join != nullptr) join->arrive().resume();
     }
   };
   State* state = nullptr;
@@ -147,6 +147,31 @@ TEST_CASE("a task that is dropped while it waits lets go of its frame") {
   }
   Task<bool> again = waits(owner, {&a}, {&b});
   CHECK(owner.pool.allocations() == 1);
+}
+
+TEST_CASE("tasks side by side: all begin before one is over, and all are waited for") {
+  Owner owner;
+  for (const bool well : {true, false}) {
+    ByHand::State a, b;
+    const auto both = [&](Owner& of) -> Task<bool> {
+      co_return co_await allfold::SideBySide(waits(of, {&a}, {}), waits(of, {}, {}), waits(of, {&b}, {}));
+    };
+    Task<bool> task = both(owner);
+    task.start();
+    CHECK(a.join != nullptr);
+    CHECK(b.join != nullptr);
+    b.end(well);
+    CHECK_FALSE(task.done());
+    a.end(true);
+    CHECK(task.done());
+    CHECK(task.result() == well);
+  }
+  const auto at_once = [](Owner& of) -> Task<bool> {
+    co_return co_await allfold::SideBySide(waits(of, {}, {}), waits(of, {}, {}));
+  };
+  Task<bool> task = at_once(owner);
+  task.start();
+  CHECK(task.result());
 }
 
 TEST_CASE("ended: the last transfer resumes, and one that failed makes false") {

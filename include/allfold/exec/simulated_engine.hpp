@@ -215,7 +215,7 @@ class SimulatedEngine {
   void end_operation(Operation* operation, bool ok) {
     operation->over = true;
     operation->ok = ok;
-    if (operation->join != nullptr && --operation->join->pending == 0) ready_.push_back(operation->join->waiter);
+    if (operation->join != nullptr) ready_.push_back(operation->join->arrive());
     if (operation->dropped) operations_.give(operation);
   }
 

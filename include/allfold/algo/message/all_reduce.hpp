@@ -175,14 +175,29 @@ Task<bool> all_reduce_bruck(E& e, const MessageReduction r, const void* in, void
   co_return co_await e.copy(out, shards.data(), count * r.value_bytes);
 }
 
+/// Every second piece of the shards, from piece `first` on.
+template <endpoint E>
+Task<bool> all_reduce_direct_lane(E& e, const MessageReduction r, const void* in, void* out, Parts shards, int first,
+                                  int pieces) {
+  for (int piece = first; piece < pieces; piece += 2) {
+    const Parts part = shards.piece(piece, pieces);
+    void* const mine = at_byte(out, part.of(e.rank()).begin * r.value_bytes);
+    if (!co_await exchange_and_fold(e, r, in, mine, part, phase(0) + piece)) co_return false;
+    if (!co_await all_gather_pairwise(e, mine, out, part.times(r.value_bytes), phase(1) + piece)) co_return false;
+  }
+  co_return true;
+}
+
 /// Reproducible, for long vectors: every rank gets its shard of all inputs straight from their owners, folds it, and
-/// sends the result to all. 2 (P - 1) / P * bytes per rank, two steps of P - 1 messages.
+/// sends the result to all. 2 (P - 1) / P * bytes per rank. Long shards are cut, and the even and the odd pieces go side by
+/// side, so that the bytes of one travel while another is folded.
 template <endpoint E>
 Task<bool> all_reduce_direct(E& e, const MessageReduction r, const void* in, void* out, std::size_t count) {
   const Parts shards = Parts::even(count, e.world_size(), reduction_grain);
-  void* const mine = at_byte(out, shards.of(e.rank()).begin * r.value_bytes);
-  if (!co_await reduce_scatter_pairwise(e, r, in, mine, shards, phase(0))) co_return false;
-  co_return co_await all_gather_pairwise(e, mine, out, shards.times(r.value_bytes), phase(1));
+  const int pieces = pieces_of(shards.size_of(0) * r.value_bytes);
+  if (pieces == 1) co_return co_await all_reduce_direct_lane(e, r, in, out, shards, 0, pieces);
+  co_return co_await SideBySide(all_reduce_direct_lane(e, r, in, out, shards, 0, pieces),
+                                all_reduce_direct_lane(e, r, in, out, shards, 1, pieces));
 }
 
 /// The algorithm of that name.

@@ -14,15 +14,9 @@
 
 namespace allfold {
 
-/// A coroutine that waits for several transfers: the last of them resumes it.
-struct Join {
-  std::coroutine_handle<> waiter;
-  int pending = 0;
-};
-
 /// A send or a receive that has been started. `over()`: it is no longer in flight; then `ok()` says how it ended. An
-/// empty one is over and ok. `watch(join)`: of one that is not over; at its end `join.pending` is decremented, and at
-/// zero the endpoint resumes `join.waiter`, from its progress and never from a call of send or receive.
+/// empty one is over and ok. `watch(join)`: of one that is not over; when it is, the endpoint resumes `join.arrive()`, from
+/// its progress and never from a call of send or receive.
 template <class T>
 concept transfer = std::movable<T> && std::default_initializable<T> && requires(T& t, const T& constant, Join& join) {
   { constant.over() } -> std::same_as<bool>;

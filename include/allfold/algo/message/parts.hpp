@@ -28,9 +28,18 @@ class Parts {
   }
 
   constexpr Range of(int index) const noexcept {
-    const Range part = in_units(index);
+    const Range whole = in_units(index);
+    const Range part = pieces_ == 1 ? whole : part_of(whole, pieces_, piece_, piece_grain);
     return {part.begin * unit_, part.end * unit_};
   }
+  /// Of each part piece `index` of `count` nearly equal ones.
+  constexpr Parts piece(int index, int count) const noexcept {
+    Parts parts = *this;
+    parts.piece_ = index;
+    parts.pieces_ = count;
+    return parts;
+  }
+
   constexpr std::size_t size_of(int index) const noexcept { return of(index).size(); }
 
   /// The same parts, counted in units so many times smaller: bytes where these are elements.
@@ -42,6 +51,8 @@ class Parts {
 
  private:
   enum class Kind : unsigned char { equal, even, listed };
+
+  static constexpr std::size_t piece_grain = 16;
 
   constexpr Parts(Kind kind, std::size_t size, int count, std::size_t grain) noexcept
       : kind_(kind), size_(size), count_(count), grain_(grain) {}
@@ -61,6 +72,8 @@ class Parts {
   int count_;
   std::size_t grain_;
   std::size_t unit_ = 1;
+  int piece_ = 0;
+  int pieces_ = 1;
   const std::size_t* sizes_ = nullptr;
   const std::size_t* begins_ = nullptr;
 };

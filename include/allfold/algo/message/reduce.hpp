@@ -78,7 +78,7 @@ template <endpoint E>
 Task<bool> reduce_direct(E& e, const MessageReduction r, const void* in, void* out, std::size_t count, int root) {
   const Parts shards = Parts::even(count, e.world_size(), reduction_grain);
   auto folded = e.scratch(shards.size_of(e.rank()) * r.value_bytes);
-  if (!co_await reduce_scatter_pairwise(e, r, in, folded.data(), shards, phase(0))) co_return false;
+  if (!co_await reduce_scatter_pairwise(e, r, in, folded.data(), shards)) co_return false;
   co_return co_await gather_linear(e, folded.data(), out, shards.times(r.value_bytes), root, phase(1));
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include <allfold/algo/message/endpoint.hpp>
@@ -13,11 +14,17 @@
 
 namespace allfold::message {
 
-/// Reproducible. Each rank sends every other its part of the input, and folds what it gets in ascending rank order:
-/// (P - 1) / P * bytes per rank, one step.
+/// A part of so many bytes is cut into pieces, so that some travel while others are folded.
+/// Source: docs/scaling.md, from the simulated network.
+inline constexpr std::size_t least_piece_bytes = std::size_t{256} << 10;
+constexpr int pieces_of(std::size_t part_bytes) noexcept {
+  const std::size_t pieces = part_bytes / least_piece_bytes;
+  return pieces < 1 ? 1 : pieces < 4096 ? static_cast<int>(pieces) : 4096;
+}
+
+/// Each rank sends every other its part of the input, and folds what it gets in ascending rank order into `out`. A step.
 template <endpoint E>
-Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction r, const void* in, void* out, Parts parts,
-                                   int step = 0) {
+Task<bool> exchange_and_fold(E& e, const MessageReduction r, const void* in, void* out, Parts parts, int step) {
   const int ranks = e.world_size();
   const Parts bytes = parts.times(r.value_bytes);
   const std::size_t each = bytes.size_of(e.rank());
@@ -37,6 +44,30 @@ Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction r, const void* i
   }
   if (!co_await flight.all()) co_return false;
   co_return co_await e.fold(r, FoldKind::values_to_value, operands.span(), out, parts.size_of(e.rank()));
+}
+
+/// Every second piece of the parts, from piece `first` on.
+template <endpoint E>
+Task<bool> reduce_scatter_pairwise_lane(E& e, const MessageReduction r, const void* in, void* out, Parts parts,
+                                        int first, int pieces) {
+  for (int piece = first; piece < pieces; piece += 2) {
+    const Parts part = parts.piece(piece, pieces);
+    void* const to = at_byte(out, (part.of(e.rank()).begin - parts.of(e.rank()).begin) * r.value_bytes);
+    if (!co_await exchange_and_fold(e, r, in, to, part, phase(0) + piece)) co_return false;
+  }
+  co_return true;
+}
+
+/// Reproducible. Parts of the input go straight to their owners, who fold them: (P - 1) / P * bytes per rank. Of long parts
+/// the even and the odd pieces go side by side. Uses the steps of phase 0.
+template <endpoint E>
+Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction r, const void* in, void* out, Parts parts) {
+  std::size_t longest = 0;
+  for (int rank = 0; rank < e.world_size(); ++rank) longest = std::max(longest, parts.size_of(rank));
+  const int pieces = pieces_of(longest * r.value_bytes);
+  if (pieces == 1) co_return co_await reduce_scatter_pairwise_lane(e, r, in, out, parts, 0, pieces);
+  co_return co_await SideBySide(reduce_scatter_pairwise_lane(e, r, in, out, parts, 0, pieces),
+                                reduce_scatter_pairwise_lane(e, r, in, out, parts, 1, pieces));
 }
 
 /// Fast. Recursive halving: log2 P steps and about (P - 1) / P * bytes per rank; where P is no power of two, twice the

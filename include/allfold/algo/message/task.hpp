@@ -52,6 +52,15 @@ inline void delete_frame(void* frame, std::size_t bytes) noexcept {
 
 }  // namespace detail
 
+/// A coroutine that waits for several things: the last of them resumes it.
+struct Join {
+  std::coroutine_handle<> waiter;
+  int pending = 0;
+
+  /// One of them is over: what is to be resumed now.
+  std::coroutine_handle<> arrive() noexcept { return --pending == 0 ? waiter : std::noop_coroutine(); }
+};
+
 /// A coroutine that computes a T: it starts when it is awaited (or, by who drives it, with `start`), and hands over to
 /// who awaits it when it is done, without growing the stack.
 ///
@@ -64,7 +73,7 @@ class [[nodiscard]] Task {
   struct promise_type {
     T value{};
     std::exception_ptr error;
-    std::coroutine_handle<> continuation = std::noop_coroutine();
+    Join* join = nullptr;  ///< of who awaits it
 
     template <class... Args>
     static void* operator new(std::size_t bytes, Args&... args) {
@@ -78,7 +87,8 @@ class [[nodiscard]] Task {
     struct HandOver {
       bool await_ready() const noexcept { return false; }
       std::coroutine_handle<> await_suspend(std::coroutine_handle<promise_type> self) const noexcept {
-        return self.promise().continuation;
+        Join* const join = self.promise().join;
+        return join != nullptr ? join->arrive() : std::noop_coroutine();
       }
       void await_resume() const noexcept {}
     };
@@ -112,9 +122,11 @@ class [[nodiscard]] Task {
   auto operator co_await() && noexcept {
     struct Awaiter {
       Handle task;
+      Join join{};
       bool await_ready() const noexcept { return false; }
-      std::coroutine_handle<> await_suspend(std::coroutine_handle<> waiter) const noexcept {
-        task.promise().continuation = waiter;
+      std::coroutine_handle<> await_suspend(std::coroutine_handle<> waiter) noexcept {
+        join = {waiter, 1};
+        task.promise().join = &join;
         return task;
       }
       T await_resume() const { return task.promise().take(); }
@@ -123,11 +135,43 @@ class [[nodiscard]] Task {
   }
 
  private:
+  template <std::size_t N>
+  friend class SideBySide;
+
   using Handle = std::coroutine_handle<promise_type>;
 
   explicit Task(Handle handle) noexcept : handle_(handle) {}
 
   Handle handle_ = nullptr;
 };
+
+/// Runs tasks side by side: each until it waits, then whichever can go on. Awaiting it gives whether all gave true.
+template <std::size_t N>
+class SideBySide {
+ public:
+  template <std::same_as<Task<bool>>... Tasks>
+  explicit SideBySide(Tasks... tasks) noexcept : tasks_{std::move(tasks)...} {}
+
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> waiter) {
+    join_ = {waiter, static_cast<int>(N) + 1};  // not over before all have begun
+    for (Task<bool>& task : tasks_) {
+      task.handle_.promise().join = &join_;
+      task.start();
+    }
+    return --join_.pending != 0;
+  }
+  bool await_resume() {
+    bool ok = true;
+    for (Task<bool>& task : tasks_) ok = task.result() && ok;
+    return ok;
+  }
+
+ private:
+  Task<bool> tasks_[N];
+  Join join_;
+};
+template <class... Tasks>
+SideBySide(Tasks...) -> SideBySide<sizeof...(Tasks)>;
 
 }  // namespace allfold
