@@ -32,7 +32,11 @@ void* memory() { return allfold::SimulatedNetwork::no_memory(); }
 const allfold::Reduction<allfold::Sum, float> float_sum{allfold::sum};
 allfold::MessageReduction reduction() { return allfold::host_reduction(float_sum); }
 
-std::size_t each(const Endpoint& e, std::size_t bytes) { return bytes / static_cast<std::size_t>(e.world_size()); }
+/// A byte at least.
+std::size_t each(const Endpoint& e, std::size_t bytes) {
+  const auto ranks = static_cast<std::size_t>(e.world_size());
+  return (bytes + ranks - 1) / ranks;
+}
 Parts float_parts(const Endpoint& e, std::size_t bytes) { return Parts::even(bytes / 4, e.world_size(), 1); }
 
 template <class Motion>

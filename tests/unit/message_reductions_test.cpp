@@ -260,6 +260,27 @@ TEST_CASE("random reductions") {
   }
 }
 
+TEST_CASE("each algorithm sends as many messages and bytes as it says") {
+  struct Cost {
+    allfold::AllReduceMotion motion;
+    std::uint64_t messages;  // of one of eight ranks
+    double vectors;          // the bytes of so many whole vectors
+  };
+  using enum allfold::AllReduceMotion;
+  const allfold::Reduction<allfold::Sum, float> reduction{allfold::sum};
+  constexpr std::size_t count = 4096;
+  for (const Cost& cost : {Cost{recursive_doubling, 3, 3}, Cost{ring, 14, 1.75}, Cost{rabenseifner, 6, 1.75},
+                           Cost{gathered, 3, 7}, Cost{bruck, 6, 2.375}, Cost{direct, 14, 1.75}}) {
+    SimulatedNetwork network(8, {}, {}, false);
+    const SimulatedRun run = network.run([&](SimulatedEndpoint& e) {
+      void* const at = SimulatedNetwork::no_memory();
+      return message::all_reduce(e, cost.motion, allfold::host_reduction(reduction), at, at, count);
+    });
+    CHECK_MESSAGE(run.max_messages == cost.messages, name(cost.motion));
+    CHECK_MESSAGE(static_cast<double>(run.max_bytes) == cost.vectors * count * sizeof(float), name(cost.motion));
+  }
+}
+
 TEST_CASE("long vectors go in pieces, two at a time") {
   for (const int world_size : {1, 2, 3, 5}) {
     SimulatedNetwork network(world_size, {}, allfold_test::uneven(5));
