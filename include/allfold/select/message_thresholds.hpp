@@ -25,6 +25,7 @@ namespace detail {
 
 inline constexpr int any_ranks = std::numeric_limits<int>::max();
 inline constexpr std::size_t KiB = 1024;
+inline constexpr std::size_t MiB = 1024 * KiB;
 
 template <class Motion>
 constexpr MotionRow<Motion> always(int up_to_ranks, Motion motion) noexcept {
@@ -48,7 +49,10 @@ inline constexpr auto all_reduce_rows = [] {
       {64, recursive_doubling, 8 * KiB, rabenseifner, 256 * KiB, direct},
       {127, recursive_doubling, 8 * KiB, rabenseifner, 256 * KiB, direct},
       {128, recursive_doubling, 8 * KiB, rabenseifner, 512 * KiB, direct},
-      {any_ranks, recursive_doubling, 8 * KiB, rabenseifner, 2048 * KiB, direct},
+      {256, recursive_doubling, 8 * KiB, rabenseifner, 1 * MiB, direct},
+      {512, recursive_doubling, 8 * KiB, rabenseifner, 2 * MiB, direct},
+      {1024, recursive_doubling, 8 * KiB, rabenseifner, 4 * MiB, direct},
+      {any_ranks, recursive_doubling, 8 * KiB, rabenseifner, 16 * MiB, direct},
   });
 }();
 
@@ -62,7 +66,9 @@ inline constexpr auto reproducible_all_reduce_rows = [] {
       {32, gathered, 2 * KiB, bruck, 32 * KiB, direct},
       {64, gathered, 512, bruck, 128 * KiB, direct},
       {128, gathered, 512, bruck, 256 * KiB, direct},
-      {any_ranks, gathered, 512, bruck, 512 * KiB, direct},
+      {256, gathered, 256, bruck, 512 * KiB, direct},
+      {1024, gathered, 128, bruck, 1 * MiB, direct},
+      {any_ranks, gathered, 64, bruck, 4 * MiB, direct},
   });
 }();
 
@@ -75,7 +81,10 @@ inline constexpr auto reduce_rows = [] {
       up_to(24, knomial, 16 * KiB, direct),
       up_to(64, knomial, 32 * KiB, direct),
       up_to(128, knomial, 64 * KiB, direct),
-      up_to(any_ranks, knomial, 128 * KiB, direct),
+      up_to(256, knomial, 128 * KiB, direct),
+      up_to(512, knomial, 256 * KiB, direct),
+      up_to(1024, knomial, 512 * KiB, direct),
+      up_to(any_ranks, knomial, 2 * MiB, direct),
   });
 }();
 
@@ -100,7 +109,10 @@ inline constexpr auto reduce_scatter_rows = [] {
       up_to(64, recursive_halving, 256 * KiB, pairwise),
       up_to(127, recursive_halving, 128 * KiB, pairwise),
       up_to(128, recursive_halving, 512 * KiB, pairwise),
-      up_to(any_ranks, recursive_halving, 2048 * KiB, pairwise),
+      up_to(256, recursive_halving, 1 * MiB, pairwise),
+      up_to(512, recursive_halving, 2 * MiB, pairwise),
+      up_to(1024, recursive_halving, 4 * MiB, pairwise),
+      up_to(any_ranks, recursive_halving, 16 * MiB, pairwise),
   });
 }();
 
@@ -110,7 +122,10 @@ inline constexpr auto broadcast_rows = [] {
       always(2, knomial),
       up_to(32, knomial, 64 * KiB, scatter_all_gather),
       up_to(128, knomial, 128 * KiB, scatter_all_gather),
-      up_to(any_ranks, knomial, 256 * KiB, scatter_all_gather),
+      up_to(256, knomial, 256 * KiB, scatter_all_gather),
+      up_to(512, knomial, 512 * KiB, scatter_all_gather),
+      up_to(1024, knomial, 1 * MiB, scatter_all_gather),
+      up_to(any_ranks, knomial, 4 * MiB, scatter_all_gather),
   });
 }();
 
@@ -127,7 +142,10 @@ inline constexpr auto all_gather_rows = [] {
       up_to(32, recursive_doubling, 128 * KiB, pairwise),
       up_to(64, recursive_doubling, 256 * KiB, pairwise),
       up_to(128, recursive_doubling, 512 * KiB, pairwise),
-      up_to(any_ranks, recursive_doubling, 2048 * KiB, pairwise),
+      up_to(256, recursive_doubling, 1 * MiB, pairwise),
+      up_to(512, recursive_doubling, 2 * MiB, pairwise),
+      up_to(1024, recursive_doubling, 4 * MiB, pairwise),
+      up_to(any_ranks, recursive_doubling, 16 * MiB, pairwise),
   });
 }();
 
@@ -141,7 +159,10 @@ inline constexpr auto all_to_all_rows = [] {
       up_to(32, bruck, 32 * KiB, pairwise),
       up_to(64, bruck, 64 * KiB, pairwise),
       up_to(128, bruck, 128 * KiB, pairwise),
-      up_to(any_ranks, bruck, 256 * KiB, pairwise),
+      up_to(256, bruck, 256 * KiB, pairwise),
+      up_to(512, bruck, 512 * KiB, pairwise),
+      up_to(1024, bruck, 1 * MiB, pairwise),
+      up_to(any_ranks, bruck, 4 * MiB, pairwise),
   });
 }();
 
@@ -177,9 +198,7 @@ struct MessageThresholds {
   constexpr AllGatherMotion all_gather(const MessageQuery& query) const noexcept {
     return pick(all_gather_rows, query);
   }
-  constexpr AllToAllMotion all_to_all(const MessageQuery& query) const noexcept {
-    return pick(all_to_all_rows, query);
-  }
+  constexpr AllToAllMotion all_to_all(const MessageQuery& query) const noexcept { return pick(all_to_all_rows, query); }
 
  private:
   template <class Motion>

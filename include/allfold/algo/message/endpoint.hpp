@@ -28,8 +28,9 @@ concept transfer = std::movable<T> && std::default_initializable<T> && requires(
 /// communicator, channel and sequence number to what separates messages, so that several calls can be in flight.
 ///
 /// Awaiting gives a bool: whether the collective goes on. After false a coroutine returns at once, touching nothing;
-/// who failed and why is kept by the endpoint, and all that is in flight ends with false too. A transfer may be dropped
-/// before it is over: the endpoint sees to it that it has ended before the call's buffers go back to their owner.
+/// who failed and why is kept by the endpoint, and all that is in flight ends with false too. The endpoint sees to it that
+/// scratch memory is not used again, and that the call's buffers do not go back to their owner, before the last transfer
+/// has really ended.
 ///
 ///   rank(), world_size()
 ///   send(peer, step, from, bytes)        starts at once. `step`, from 0 to 65535, separates the messages of one call
