@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Foretells the time and the messages of every algorithm over messages, for 2 to 4096 ranks on a simulated network: the
-/// very coroutines that a transport runs, and no machine. docs/scaling.md has the model, and tables made by this program.
+/// Foretells the time and the messages of every algorithm over messages, for 2 to 4096 ranks on a simulated network:
+/// the very coroutines that a transport runs, and no machine. docs/scaling.md has the model, and tables made by this
+/// program.
 ///
 ///   allfold_scale [--network tcp|fabric] [--collective NAME] [--ranks P,P,..] [--bytes N,N,..]
 ///                 [--whole] [--csv | --best | --chosen]

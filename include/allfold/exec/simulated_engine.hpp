@@ -103,8 +103,8 @@ class SimulatedEngine {
     if (operation->over) operations_.give(operation);
   }
 
-  /// Begins task t, of rank t % P, for t < `tasks`, by `begin(t)`, and goes on until all are through, or have given up, and
-  /// nothing is in flight.
+  /// Begins task t, of rank t % P, for t < `tasks`, by `begin(t)`, and goes on until all are through, or have given up,
+  /// and nothing is in flight.
   template <class Begin>
   void run(std::size_t tasks, Begin&& begin) {
     for (std::size_t task = 0; task < tasks; ++task) {

@@ -112,8 +112,8 @@ class SimulatedEndpoint {
 static_assert(endpoint<SimulatedEndpoint>);
 
 /// Ranks and the network between them, in one thread: a discrete-event simulation under which the coroutines of all
-/// ranks run, so that message algorithms are tested, and their times foretold, without machines. Everything follows from
-/// the model and the seed: two networks of the same are alike.
+/// ranks run, so that message algorithms are tested, and their times foretold, without machines. Everything follows
+/// from the model and the seed: two networks of the same are alike.
 ///
 /// With `payload` messages carry their bytes, and results are right. Without it only time passes: no buffer is touched,
 /// so that thousands of ranks need no memory for them; their address is `no_memory()`.

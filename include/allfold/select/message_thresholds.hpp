@@ -169,8 +169,8 @@ inline constexpr auto all_to_all_rows = [] {
 }  // namespace detail
 
 /// Chooses algorithms over messages: of each list the first row with room for the world size, and there by size. Worlds
-/// beyond the last row go by it. A plain value; set lists of your own by name: they must outlive it, have a row at least,
-/// and be the same on every rank.
+/// beyond the last row go by it. A plain value; set lists of your own by name: they must outlive it, have a row at
+/// least, and be the same on every rank.
 struct MessageThresholds {
   std::span<const MotionRow<AllReduceMotion>> all_reduce_rows = detail::all_reduce_rows;
   std::span<const MotionRow<AllReduceMotion>> reproducible_all_reduce_rows = detail::reproducible_all_reduce_rows;

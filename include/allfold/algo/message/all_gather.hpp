@@ -7,12 +7,13 @@
 #include <allfold/algo/message/parts.hpp>
 #include <allfold/policy/message_algorithm.hpp>
 
-/// All-gather: every rank gets every rank's part. `in` may be this rank's part of `out`. Sizes and `Parts` are in bytes.
+/// All-gather: every rank gets every rank's part. `in` may be this rank's part of `out`. Sizes and `Parts` are in
+/// bytes.
 
 namespace allfold::message {
 
-/// The parts of `data` travel around the ring of ranks, each P - 1 times, until all have all of them; at first a rank has
-/// the part of its `place`, which is its rank, or its rank moved by the same distance on all. P - 1 steps.
+/// The parts of `data` travel around the ring of ranks, each P - 1 times, until all have all of them; at first a rank
+/// has the part of its `place`, which is its rank, or its rank moved by the same distance on all. P - 1 steps.
 template <endpoint E>
 Task<bool> pass_around(E& e, void* data, Parts parts, int place, int first_step) {
   const int ranks = e.world_size();
@@ -77,8 +78,8 @@ Task<bool> all_gather_bruck(E& e, const void* in, void* out, std::size_t each, i
   co_return co_await e.copy(out, at_byte(blocks, after), before);
 }
 
-/// log2 P steps, straight into place: in each, neighbouring groups of ranks exchange what they have. For equal parts; where
-/// P is no power of two, Bruck's algorithm does the same.
+/// log2 P steps, straight into place: in each, neighbouring groups of ranks exchange what they have. For equal parts;
+/// where P is no power of two, Bruck's algorithm does the same.
 /// Source: Thakur, Rabenseifner, Gropp, Optimization of collective communication operations in MPICH, 2005.
 template <endpoint E>
 Task<bool> all_gather_recursive_doubling(E& e, const void* in, void* out, std::size_t each, int first_step = 0) {

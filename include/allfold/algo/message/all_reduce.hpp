@@ -14,8 +14,8 @@
 
 /// All-reduce: every rank gets the fold of all inputs. `in` may be `out`.
 ///
-/// The reproducible ones (gathered, bruck, direct) fold all operands of an element at one place, in ascending rank order,
-/// and round once. The fast ones pass partial results on: the same bits on every rank, but which depends on the
+/// The reproducible ones (gathered, bruck, direct) fold all operands of an element at one place, in ascending rank
+/// order, and round once. The fast ones pass partial results on: the same bits on every rank, but which depends on the
 /// algorithm and the world size. Partials of narrow floats travel in their accumulator, twice as wide.
 
 namespace allfold::message {
@@ -189,8 +189,8 @@ Task<bool> all_reduce_direct_lane(E& e, const MessageReduction r, const void* in
 }
 
 /// Reproducible, for long vectors: every rank gets its shard of all inputs straight from their owners, folds it, and
-/// sends the result to all. 2 (P - 1) / P * bytes per rank. Long shards are cut, and the even and the odd pieces go side by
-/// side, so that the bytes of one travel while another is folded.
+/// sends the result to all. 2 (P - 1) / P * bytes per rank. Long shards are cut, and the even and the odd pieces go
+/// side by side, so that the bytes of one travel while another is folded.
 template <endpoint E>
 Task<bool> all_reduce_direct(E& e, const MessageReduction r, const void* in, void* out, std::size_t count) {
   const Parts shards = Parts::even(count, e.world_size(), reduction_grain);

@@ -11,8 +11,9 @@
 
 namespace allfold::message {
 
-/// Each rank sends straight to every other, the next one first, so that no two ranks begin with the same receiver. Parts
-/// of any size: a rank's part for another is as long as the other's for it. In place what leaves is put aside first.
+/// Each rank sends straight to every other, the next one first, so that no two ranks begin with the same receiver.
+/// Parts of any size: a rank's part for another is as long as the other's for it. In place what leaves is put aside
+/// first.
 template <endpoint E>
 Task<bool> all_to_all_pairwise(E& e, const void* in, Parts in_parts, void* out, Parts out_parts, int step = 0) {
   const int ranks = e.world_size();
@@ -45,8 +46,8 @@ Task<bool> all_to_all_pairwise(E& e, const void* in, Parts in_parts, void* out, 
   co_return co_await flight.all();
 }
 
-/// ceil(log2 P) steps: a block that has i ranks to go travels in the steps of i's bits, together with all that share the
-/// bit. About P / 2 * log2 P blocks are sent instead of P - 1, so it is for small ones. For equal parts.
+/// ceil(log2 P) steps: a block that has i ranks to go travels in the steps of i's bits, together with all that share
+/// the bit. About P / 2 * log2 P blocks are sent instead of P - 1, so it is for small ones. For equal parts.
 /// Source: Bruck, Ho, Kipnis, Upfal, Weathersby 1997.
 template <endpoint E>
 Task<bool> all_to_all_bruck(E& e, const void* in, void* out, std::size_t each, int first_step = 0) {

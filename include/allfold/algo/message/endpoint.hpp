@@ -15,8 +15,8 @@
 namespace allfold {
 
 /// A send or a receive that has been started. `over()`: it is no longer in flight; then `ok()` says how it ended. An
-/// empty one is over and ok. `watch(join)`: of one that is not over; when it is, the endpoint resumes `join.arrive()`, from
-/// its progress and never from a call of send or receive.
+/// empty one is over and ok. `watch(join)`: of one that is not over; when it is, the endpoint resumes `join.arrive()`,
+/// from its progress and never from a call of send or receive.
 template <class T>
 concept transfer = std::movable<T> && std::default_initializable<T> && requires(T& t, const T& constant, Join& join) {
   { constant.over() } -> std::same_as<bool>;
@@ -28,9 +28,9 @@ concept transfer = std::movable<T> && std::default_initializable<T> && requires(
 /// communicator, channel and sequence number to what separates messages, so that several calls can be in flight.
 ///
 /// Awaiting gives a bool: whether the collective goes on. After false a coroutine returns at once, touching nothing;
-/// who failed and why is kept by the endpoint, and all that is in flight ends with false too. The endpoint sees to it that
-/// scratch memory is not used again, and that the call's buffers do not go back to their owner, before the last transfer
-/// has really ended.
+/// who failed and why is kept by the endpoint, and all that is in flight ends with false too. The endpoint sees to it
+/// that scratch memory is not used again, and that the call's buffers do not go back to their owner, before the last
+/// transfer has really ended.
 ///
 ///   rank(), world_size()
 ///   send(peer, step, from, bytes)        starts at once. `step`, from 0 to 65535, separates the messages of one call
@@ -102,7 +102,8 @@ auto ended(Ts&... transfers) noexcept {
   return detail::AllOver([&transfers...](auto&& each) { (each(transfers), ...); });
 }
 
-/// Transfers in flight together, so many at most: enough to keep a link busy, and few enough that peers are not flooded.
+/// Transfers in flight together, so many at most: enough to keep a link busy, and few enough that peers are not
+/// flooded.
 template <endpoint E, int Most = 16>
 class InFlight {
  public:

@@ -65,9 +65,10 @@ constexpr int halved_place(int index, int size) noexcept {
   return place;
 }
 
-/// Recursive halving: participants at distance 1, 2, 4, .. exchange halves of what they still work on, and fold the half
-/// they keep. So neighbours are folded first, which keeps the order. `parts`: of the partials, in elements, one after
-/// another, one for each participant; afterwards each holds the whole fold of the part at its halved_place. log2 steps.
+/// Recursive halving: participants at distance 1, 2, 4, .. exchange halves of what they still work on, and fold the
+/// half they keep. So neighbours are folded first, which keeps the order. `parts`: of the partials, in elements, one
+/// after another, one for each participant; afterwards each holds the whole fold of the part at its halved_place. log2
+/// steps.
 template <endpoint E>
 Task<bool> fold_by_halves(E& e, Core core, const MessageReduction r, void* partials, Parts parts, int first_step) {
   const int index = core.index_of(e.rank());

@@ -14,8 +14,9 @@
 
 namespace allfold::message {
 
-/// Fast. Up a k-nomial tree, whose subtrees are runs of ranks and are folded in order. An operator that does not commute
-/// is folded at rank 0, which passes the result on to the root. ceil(log_k P) levels, the whole vector on each link.
+/// Fast. Up a k-nomial tree, whose subtrees are runs of ranks and are folded in order. An operator that does not
+/// commute is folded at rank 0, which passes the result on to the root. ceil(log_k P) levels, the whole vector on each
+/// link.
 template <endpoint E>
 Task<bool> reduce_knomial(E& e, const MessageReduction r, const void* in, void* out, std::size_t count, int root,
                           int radix = default_radix) {

@@ -22,7 +22,8 @@ constexpr int pieces_of(std::size_t part_bytes) noexcept {
   return pieces < 1 ? 1 : pieces < 4096 ? static_cast<int>(pieces) : 4096;
 }
 
-/// Each rank sends every other its part of the input, and folds what it gets in ascending rank order into `out`. A step.
+/// Each rank sends every other its part of the input, and folds what it gets in ascending rank order into `out`. A
+/// step.
 template <endpoint E>
 Task<bool> exchange_and_fold(E& e, const MessageReduction r, const void* in, void* out, Parts parts, int step) {
   const int ranks = e.world_size();
@@ -58,8 +59,8 @@ Task<bool> reduce_scatter_pairwise_lane(E& e, const MessageReduction r, const vo
   co_return true;
 }
 
-/// Reproducible. Parts of the input go straight to their owners, who fold them: (P - 1) / P * bytes per rank. Of long parts
-/// the even and the odd pieces go side by side. Uses the steps of phase 0.
+/// Reproducible. Parts of the input go straight to their owners, who fold them: (P - 1) / P * bytes per rank. Of long
+/// parts the even and the odd pieces go side by side. Uses the steps of phase 0.
 template <endpoint E>
 Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction r, const void* in, void* out, Parts parts) {
   std::size_t longest = 0;

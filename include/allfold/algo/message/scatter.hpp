@@ -7,8 +7,8 @@
 #include <allfold/algo/message/knomial.hpp>
 #include <allfold/algo/message/parts.hpp>
 
-/// Scatter: every rank gets its part of the root's buffer. `in` is the root's alone; its own part of it may be its `out`.
-/// Bytes.
+/// Scatter: every rank gets its part of the root's buffer. `in` is the root's alone; its own part of it may be its
+/// `out`. Bytes.
 
 namespace allfold::message {
 

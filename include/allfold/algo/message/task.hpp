@@ -64,9 +64,9 @@ struct Join {
 /// A coroutine that computes a T: it starts when it is awaited (or, by who drives it, with `start`), and hands over to
 /// who awaits it when it is done, without growing the stack.
 ///
-/// Its frame comes from the pool of the first argument that has one (`frames()`): an endpoint has. An exception, such as
-/// std::bad_alloc of a pool, crosses to who awaits the task, or asks for the result; a failed collective is no exception
-/// but `false`.
+/// Its frame comes from the pool of the first argument that has one (`frames()`): an endpoint has. An exception, such
+/// as std::bad_alloc of a pool, crosses to who awaits the task, or asks for the result; a failed collective is no
+/// exception but `false`.
 template <class T>
 class [[nodiscard]] Task {
  public:
