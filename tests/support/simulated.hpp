@@ -36,7 +36,7 @@ inline bool holds(const std::vector<unsigned char>& bytes, std::size_t begin, st
 inline constexpr int world_sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 32, 33, 64};
 
 /// Networks on which a collective must give the same: short messages alone are sent before they are asked for, or all,
-/// or none; ranks begin apart, and messages overtake one another.
+/// or none; folds are done at once, or beside the rank.
 inline std::vector<allfold::NetworkModel> eager_models() {
   allfold::NetworkModel some;
   some.eager_bytes = 256;
@@ -44,9 +44,11 @@ inline std::vector<allfold::NetworkModel> eager_models() {
   all.eager_bytes = std::size_t{1} << 40;
   allfold::NetworkModel none = some;
   none.eager_bytes = 0;
+  none.offloads = true;
   return {some, all, none};
 }
 
+/// Ranks begin apart, and messages overtake one another.
 inline allfold::Disturbance uneven(std::uint64_t seed) { return {.seed = seed, .jitter_us = 30, .start_us = 50}; }
 
 /// Says why a run failed, in doctest's words.

@@ -28,7 +28,6 @@ using allfold::Parts;
 using allfold::SimulatedEndpoint;
 using allfold::SimulatedNetwork;
 using allfold::SimulatedRun;
-using allfold::Task;
 using allfold_test::Random;
 namespace message = allfold::message;
 

@@ -96,6 +96,35 @@ TEST_CASE("a rank's port is one, in each direction") {
   CHECK(star(false) == doctest::Approx(1 + 10 + 10 + 10 + 1));
 }
 
+TEST_CASE("copies occupy the rank, or what works beside it") {
+  const auto time = [](bool offloads) {
+    NetworkModel model = plain;
+    model.copy_us_per_byte = 0.03;
+    model.offloads = offloads;
+    SimulatedNetwork network(2, model);
+    char from[1000] = {1, 2, 3}, to[2][1000] = {};
+    const SimulatedRun run = network.run([&](SimulatedEndpoint& e) -> Task<bool> {
+      if (!co_await e.copy(to[e.rank()], from, 1000)) co_return false;
+      if (to[e.rank()][2] != 3) co_return false;
+      co_return co_await message::barrier_dissemination(e);
+    });
+    CHECK(run.ok());
+    const SimulatedRun both = network.run([&](SimulatedEndpoint& e) -> Task<bool> {
+      // Two of them are one after another, and a barrier passes meanwhile where they are done beside the rank.
+      const auto copies = [&](SimulatedEndpoint& of) -> Task<bool> {
+        if (!co_await of.copy(to[of.rank()], from, 500)) co_return false;
+        co_return co_await of.copy(to[of.rank()] + 500, from + 500, 500);
+      };
+      co_return co_await allfold::SideBySide(copies(e), message::barrier_dissemination(e));
+    });
+    CHECK(both.ok());
+    CHECK(run.time_us == doctest::Approx(30 + 12));
+    return both.time_us;
+  };
+  CHECK(time(false) == doctest::Approx(30 + 12));
+  CHECK(time(true) == doctest::Approx(30));
+}
+
 TEST_CASE("two networks of the same are alike") {
   const auto time = [](std::uint64_t seed) {
     SimulatedNetwork network(9, plain, allfold_test::uneven(seed));

@@ -28,6 +28,8 @@ struct NetworkModel {
   double copy_us_per_byte = 1 / 20000.0;
   /// Of one operand.
   double fold_us_per_byte = 1 / 20000.0;
+  /// Copies and folds are done beside the rank, one after another, as by a GPU: they are awaited.
+  bool offloads = false;
 };
 
 /// TCP over the loopback device of one machine, fitted to the times of 2 ranks on 2 cores that docs/scaling.md quotes.

@@ -30,11 +30,13 @@ class SimulatedEngine {
   using Time = std::int64_t;
   using Operation = SimulatedOperation;
   using Message = SimulatedMessage;
+  using Work = SimulatedWork;
 
   struct Rank {
     Time clock = 0;  ///< when it is through with what it has begun
     Time out = 0;    ///< when its port is free, in either direction
     Time in = 0;
+    Time side = 0;               ///< when what works beside it is free
     std::uint64_t messages = 0;  ///< sent
     std::uint64_t bytes = 0;
     bool absent = false;
@@ -54,9 +56,6 @@ class SimulatedEngine {
   bool failed() const noexcept { return failure_.has_value(); }
   const std::optional<SimulatedFailure>& failure() const noexcept { return failure_; }
 
-  /// The rank is busy for so long.
-  void spend(int r, double us) noexcept { rank(r).clock += picoseconds(us); }
-
   Operation* send(const MessageKey& key, const void* from, std::size_t bytes) {
     check_peer(key.source, key.target, key.step);
     Operation* const operation = begin_operation(key, nullptr, bytes, true);
@@ -64,7 +63,7 @@ class SimulatedEngine {
     Rank& sender = rank(key.source);
     ++sender.messages;
     sender.bytes += bytes;
-    spend(key.source, model_.overhead_us);
+    sender.clock += picoseconds(model_.overhead_us);
 
     Message* const message = messages_.take();
     message->key = key;
@@ -93,6 +92,26 @@ class SimulatedEngine {
     } else if (!waiting_receives_.put(operation)) {
       refuse_twin(key);
     }
+    return operation;
+  }
+
+  /// Copies or folds. Null: it is done already, or the collective has failed.
+  Operation* compute(int r, const Work& asked) {
+    if (failed()) return nullptr;
+    const double us_per_byte = asked.reduction.fold == nullptr ? model_.copy_us_per_byte : model_.fold_us_per_byte;
+    const Time takes = picoseconds(static_cast<double>(asked.bytes()) * us_per_byte);
+    if (!model_.offloads) {
+      if (payload_) asked.perform(world_size());
+      rank(r).clock += takes;
+      return nullptr;
+    }
+    Operation* const operation = begin_operation({r, r, 0, 0, 0}, nullptr, 0, true);
+    Work* const work = works_.take();
+    *work = asked;
+    work->in_use = true;
+    work->operation = operation;
+    rank(r).side = std::max(rank(r).side, rank(r).clock) + takes;
+    schedule(rank(r).side, Happening::computed, nullptr, 0, work);
     return operation;
   }
 
@@ -149,6 +168,7 @@ class SimulatedEngine {
     waiting_messages_.clear();
     waiting_receives_.clear();
     messages_.clear();
+    works_.clear();
     operations_.for_each([this](Operation& operation) {
       if (!operation.over) end_operation(&operation, false);
     });
@@ -162,6 +182,7 @@ class SimulatedEngine {
     left,       ///< it has left the sender, whose buffer is free again
     heads_in,   ///< any message: its first byte reaches the target
     arrived,    ///< all of it has
+    computed,   ///< a copy or a fold is due
   };
   struct Event {
     Time at;
@@ -169,6 +190,7 @@ class SimulatedEngine {
     Happening happening;
     Message* message;
     std::size_t task;
+    Work* work;
 
     friend bool operator<(const Event& a, const Event& b) noexcept {  // the earliest is the greatest
       return a.at != b.at ? a.at > b.at : a.serial > b.serial;
@@ -198,8 +220,8 @@ class SimulatedEngine {
     });
   }
 
-  void schedule(Time at, Happening happening, Message* message, std::size_t task = 0) {
-    events_.push({at, ++serial_, happening, message, task});
+  void schedule(Time at, Happening happening, Message* message, std::size_t task = 0, Work* work = nullptr) {
+    events_.push({at, ++serial_, happening, message, task, work});
   }
 
   Operation* begin_operation(const MessageKey& key, void* to, std::size_t bytes, bool is_send) {
@@ -244,8 +266,7 @@ class SimulatedEngine {
 
   void finish_receive(Message* message) {
     Rank& target = rank(message->key.target);
-    target.clock = std::max(target.clock, now_);
-    spend(message->key.target, model_.overhead_us);
+    target.clock = std::max(target.clock, now_) + picoseconds(model_.overhead_us);
     end_operation(message->receive, true);
     messages_.give(message);
   }
@@ -254,6 +275,15 @@ class SimulatedEngine {
     Message* const message = event.message;
     switch (event.happening) {
       case Happening::begins: break;
+      case Happening::computed: {
+        // Not before it is due: who touches the memory sooner shows.
+        if (payload_) event.work->perform(world_size());
+        Rank& asker = rank(event.work->operation->rank());
+        asker.clock = std::max(asker.clock, now_);
+        end_operation(event.work->operation, true);
+        works_.give(event.work);
+        break;
+      }
       case Happening::announced: look_for_receive(message); break;
       case Happening::granted: schedule(depart(message, now_), Happening::left, message); break;
       case Happening::left: {
@@ -385,6 +415,7 @@ class SimulatedEngine {
   std::vector<std::coroutine_handle<>> ready_, resuming_;
   Recycled<Operation> operations_;
   Recycled<Message> messages_;
+  Recycled<Work> works_;
   MatchTable<Operation> waiting_receives_;
   MatchTable<Message> waiting_messages_;
   std::optional<SimulatedFailure> failure_;

@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <utility>
 #include <vector>
 
 #include <allfold/algo/message/endpoint.hpp>
+#include <allfold/algo/message/reduction.hpp>
 #include <allfold/base/hash.hpp>
 #include <allfold/memory/block_pool.hpp>
 
@@ -153,6 +155,32 @@ struct SimulatedMessage {
   SimulatedOperation* receive = nullptr;  ///< once they have met
   SimulatedMessage* next = nullptr;
   bool in_use = false;
+};
+
+/// A copy or a fold.
+struct SimulatedWork {
+  MessageReduction reduction{};  ///< without a fold: n bytes are copied
+  FoldKind kind = FoldKind::values_to_value;
+  std::vector<const void*> operands{};
+  void* to = nullptr;
+  std::size_t n = 0;
+  SimulatedOperation* operation = nullptr;
+  bool in_use = false;
+
+  /// Bytes that are read.
+  std::size_t bytes() const noexcept {
+    if (reduction.fold == nullptr) return n;
+    const bool values = kind == FoldKind::values_to_value || kind == FoldKind::values_to_partial;
+    return operands.size() * n * (values ? reduction.value_bytes : reduction.partial_bytes);
+  }
+
+  void perform(int world_size) const {
+    if (reduction.fold == nullptr) {
+      std::memmove(to, operands[0], n);
+    } else {
+      reduction.fold(reduction.reduction, kind, operands.data(), static_cast<int>(operands.size()), to, n, world_size);
+    }
+  }
 };
 
 }  // namespace allfold::detail

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <coroutine>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <span>
@@ -49,6 +49,28 @@ class SimulatedTransfer {
 };
 static_assert(transfer<SimulatedTransfer>);
 
+/// Awaits a copy or a fold.
+class SimulatedResult {
+ public:
+  /// `operation` null: it is done, or has failed.
+  SimulatedResult(detail::SimulatedEngine& engine, detail::SimulatedOperation* operation) noexcept
+      : ok_(!engine.failed()) {
+    if (operation != nullptr) transfer_ = SimulatedTransfer(engine, operation);
+  }
+
+  bool await_ready() const noexcept { return transfer_.over(); }
+  void await_suspend(std::coroutine_handle<> waiter) noexcept {
+    join_ = {waiter, 1};
+    transfer_.watch(join_);
+  }
+  bool await_resume() const noexcept { return ok_ && transfer_.ok(); }
+
+ private:
+  SimulatedTransfer transfer_;
+  Join join_;
+  bool ok_;
+};
+
 /// One rank of a simulated network, within one of its calls; see algo/message/endpoint.hpp.
 class SimulatedEndpoint {
  public:
@@ -71,23 +93,17 @@ class SimulatedEndpoint {
     return {*engine_, engine_->receive({peer, rank_, call_, sequence_, step}, to, bytes)};
   }
 
-  Settled copy(void* to, const void* from, std::size_t bytes) {
-    if (bytes == 0 || to == from) return {!engine_->failed()};
-    engine_->spend(rank_, static_cast<double>(bytes) * engine_->model().copy_us_per_byte);
-    if (engine_->payload() && !engine_->failed()) std::memmove(to, from, bytes);
-    return {!engine_->failed()};
+  SimulatedResult copy(void* to, const void* from, std::size_t bytes) {
+    if (bytes == 0 || to == from) return {*engine_, nullptr};
+    return {*engine_, engine_->compute(rank_, {.operands = {from}, .to = to, .n = bytes})};
   }
-
-  Settled fold(const MessageReduction& reduction, FoldKind kind, std::span<const void* const> operands, void* to,
-               std::size_t n) {
-    const bool from_values = kind == FoldKind::values_to_value || kind == FoldKind::values_to_partial;
-    const std::size_t bytes = operands.size() * n * (from_values ? reduction.value_bytes : reduction.partial_bytes);
-    engine_->spend(rank_, static_cast<double>(bytes) * engine_->model().fold_us_per_byte);
-    if (engine_->payload() && !engine_->failed()) {
-      reduction.fold(reduction.reduction, kind, operands.data(), static_cast<int>(operands.size()), to, n,
-                     world_size());
-    }
-    return {!engine_->failed()};
+  SimulatedResult fold(const MessageReduction& reduction, FoldKind kind, std::span<const void* const> operands,
+                       void* to, std::size_t n) {
+    return {
+        *engine_,
+        engine_->compute(
+            rank_,
+            {.reduction = reduction, .kind = kind, .operands = {operands.begin(), operands.end()}, .to = to, .n = n})};
   }
 
   class Scratch {

@@ -166,6 +166,14 @@ inline constexpr auto all_to_all_rows = [] {
   });
 }();
 
+template <class Motion>
+constexpr Motion pick_motion(std::span<const MotionRow<Motion>> rows, const MessageQuery& query) noexcept {
+  const MotionRow<Motion>* row = rows.data();
+  while (query.world_size > row->up_to_ranks && row != &rows.back()) ++row;
+  if (query.bytes <= row->small_bytes) return row->small;
+  return query.bytes <= row->medium_bytes ? row->medium : row->large;
+}
+
 }  // namespace detail
 
 /// Chooses algorithms over messages: of each list the first row with room for the world size, and there by size. Worlds
@@ -184,29 +192,24 @@ struct MessageThresholds {
   /// Partials that are wider than values cost the fast algorithms twice the bytes: they are not chosen then.
   constexpr AllReduceMotion all_reduce(const MessageQuery& query) const noexcept {
     const bool fast = !query.reproducible && !query.widens;
-    const AllReduceMotion motion = pick(fast ? all_reduce_rows : reproducible_all_reduce_rows, query);
+    const AllReduceMotion motion = detail::pick_motion(fast ? all_reduce_rows : reproducible_all_reduce_rows, query);
     return motion == AllReduceMotion::ring && !query.commutes ? AllReduceMotion::rabenseifner : motion;
   }
   constexpr ReduceMotion reduce(const MessageQuery& query) const noexcept {
-    return pick(query.reproducible || query.widens ? reproducible_reduce_rows : reduce_rows, query);
+    return detail::pick_motion(query.reproducible || query.widens ? reproducible_reduce_rows : reduce_rows, query);
   }
   constexpr ReduceScatterMotion reduce_scatter(const MessageQuery& query) const noexcept {
     if (query.reproducible || query.widens) return ReduceScatterMotion::pairwise;
-    return pick(reduce_scatter_rows, query);
+    return detail::pick_motion(reduce_scatter_rows, query);
   }
-  constexpr BroadcastMotion broadcast(const MessageQuery& query) const noexcept { return pick(broadcast_rows, query); }
+  constexpr BroadcastMotion broadcast(const MessageQuery& query) const noexcept {
+    return detail::pick_motion(broadcast_rows, query);
+  }
   constexpr AllGatherMotion all_gather(const MessageQuery& query) const noexcept {
-    return pick(all_gather_rows, query);
+    return detail::pick_motion(all_gather_rows, query);
   }
-  constexpr AllToAllMotion all_to_all(const MessageQuery& query) const noexcept { return pick(all_to_all_rows, query); }
-
- private:
-  template <class Motion>
-  static constexpr Motion pick(std::span<const MotionRow<Motion>> rows, const MessageQuery& query) noexcept {
-    const MotionRow<Motion>* row = rows.data();
-    while (query.world_size > row->up_to_ranks && row != &rows.back()) ++row;
-    if (query.bytes <= row->small_bytes) return row->small;
-    return query.bytes <= row->medium_bytes ? row->medium : row->large;
+  constexpr AllToAllMotion all_to_all(const MessageQuery& query) const noexcept {
+    return detail::pick_motion(all_to_all_rows, query);
   }
 };
 

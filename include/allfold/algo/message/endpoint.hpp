@@ -54,14 +54,6 @@ concept endpoint = requires(E& e, int peer, const void* from, void* to, std::siz
   { e.frames() } -> std::same_as<BlockPool&>;
 };
 
-/// An outcome that is known already.
-struct Settled {
-  bool ok = true;
-  bool await_ready() const noexcept { return true; }
-  void await_suspend(std::coroutine_handle<>) const noexcept {}
-  bool await_resume() const noexcept { return ok; }
-};
-
 namespace detail {
 
 /// Awaits the transfers that `visit` visits; true if all of them ended well.
