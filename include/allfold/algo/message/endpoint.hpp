@@ -16,7 +16,7 @@ namespace allfold {
 
 /// A send or a receive that has been started. `over()`: it is no longer in flight; then `ok()` says how it ended. An
 /// empty one is over and ok. `watch(join)`: of one that is not over; when it is, the endpoint resumes `join.arrive()`,
-/// from its progress and never from a call of send or receive.
+/// from its progress and never from a call of send or receive. Once the transfer is dropped the join is gone.
 template <class T>
 concept transfer = std::movable<T> && std::default_initializable<T> && requires(T& t, const T& constant, Join& join) {
   { constant.over() } -> std::same_as<bool>;
@@ -48,8 +48,8 @@ concept endpoint = requires(E& e, int peer, const void* from, void* to, std::siz
   { e.world_size() } -> std::same_as<int>;
   { e.send(peer, 0, from, n) } -> std::same_as<typename E::transfer_type>;
   { e.receive(peer, 0, to, n) } -> std::same_as<typename E::transfer_type>;
-  e.copy(to, from, n).await_ready();
-  e.fold(reduction, FoldKind::values_to_value, operands, to, n).await_ready();
+  { e.copy(to, from, n).await_resume() } -> std::same_as<bool>;
+  { e.fold(reduction, FoldKind::values_to_value, operands, to, n).await_resume() } -> std::same_as<bool>;
   { e.scratch(n).data() } -> std::same_as<void*>;
   { e.frames() } -> std::same_as<BlockPool&>;
 };
