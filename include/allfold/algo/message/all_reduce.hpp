@@ -50,11 +50,10 @@ Task<bool> all_reduce_recursive_doubling(E& e, const MessageReduction r, const v
   co_return co_await reward_spared(e, core, out, out, values, values, phase(2));
 }
 
-/// Fast, for operators that commute. Shards travel around the ring and are folded on the way; then the results do:
-/// 2 (P - 1) / P * bytes per rank, 2 (P - 1) steps between neighbours.
-/// Source: Patarasuk, Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009.
+/// Shards travel around the ring and are folded on the way; then the results do. 2 (P - 1) steps, in two phases.
 template <endpoint E>
-Task<bool> all_reduce_ring(E& e, const MessageReduction r, const void* in, void* out, std::size_t count) {
+Task<bool> all_reduce_ring_lane(E& e, const MessageReduction r, const void* in, void* out, std::size_t count,
+                                int first_step) {
   const int ranks = e.world_size();
   const Parts shards = Parts::even(count, ranks, reduction_grain);
   const std::size_t longest = shards.size_of(0) * r.partial_bytes;
@@ -70,8 +69,8 @@ Task<bool> all_reduce_ring(E& e, const MessageReduction r, const void* in, void*
   }
   for (int step = 0; step < ranks - 1; ++step) {
     const int next = ring_rank(shard, -1, ranks);
-    auto behind = receive_range(e, ring_rank(e.rank(), -1, ranks), step, coming.data(), partials_of(next));
-    auto ahead = send_range(e, ring_rank(e.rank(), 1, ranks), step, leaving.data(), partials_of(shard));
+    auto behind = receive_range(e, ring_rank(e.rank(), -1, ranks), first_step + step, coming.data(), partials_of(next));
+    auto ahead = send_range(e, ring_rank(e.rank(), 1, ranks), first_step + step, leaving.data(), partials_of(shard));
     operand = at_byte(in, shards.of(next).begin * r.value_bytes);
     if (!r.plain) {  // meanwhile
       if (!co_await fold_one(e, r, FoldKind::values_to_partial, operand, own.data(), shards.size_of(next))) {
@@ -90,7 +89,21 @@ Task<bool> all_reduce_ring(E& e, const MessageReduction r, const void* in, void*
   if (!co_await fold_one(e, r, FoldKind::partials_to_value, leaving.data(), result, shards.size_of(shard))) {
     co_return false;
   }
-  co_return co_await pass_around(e, out, shards.times(r.value_bytes), shard, phase(1));
+  co_return co_await pass_around(e, out, shards.times(r.value_bytes), shard, first_step + phase(1));
+}
+
+/// Fast, for operators that commute: 2 (P - 1) / P * bytes per rank, between neighbours only. Of a long vector two
+/// halves go side by side, so that the bytes of one travel while the other is folded.
+/// Source: Patarasuk, Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009.
+template <endpoint E>
+Task<bool> all_reduce_ring(E& e, const MessageReduction r, const void* in, void* out, std::size_t count) {
+  const std::size_t shard_bytes = count * r.value_bytes / static_cast<std::size_t>(e.world_size());
+  if (pieces_of(shard_bytes) == 1) co_return co_await all_reduce_ring_lane(e, r, in, out, count, phase(0));
+  const Range upper = part_of({0, count}, 2, 1, reduction_grain);
+  const std::size_t half = upper.begin * r.value_bytes;
+  co_return co_await SideBySide(
+      all_reduce_ring_lane(e, r, in, out, upper.begin, phase(0)),
+      all_reduce_ring_lane(e, r, at_byte(in, half), at_byte(out, half), upper.size(), phase(2)));
 }
 
 /// Fast, and keeps the order of ranks. Recursive halving, then what was halved is gathered by doubling: 2 log2 P steps
