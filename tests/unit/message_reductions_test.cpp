@@ -240,9 +240,9 @@ TEST_CASE("every reduction gives the fold in rank order, on every world size, at
     const auto models = allfold_test::eager_models();
     unsigned turn = 0;
     for (const std::size_t count : {n(0), n(1), n(world_size - 1), n(world_size), n(world_size + 1), n(15), n(16),
-                                    n(17), 16 * n(world_size), 16 * n(world_size) + 1, n(1000)}) {
+                                    n(17), 16 * n(world_size), 16 * n(world_size) + 1, n(300)}) {
       for (unsigned which = 0; which < 5; ++which, ++turn) {
-        if (turn % (world_size <= 8 ? 1U : world_size <= 17 ? 2U : 4U) != 0) continue;
+        if (turn % (world_size <= 5 ? 1U : world_size <= 17 ? 3U : 6U) != 0) continue;
         SimulatedNetwork network(world_size, models[turn % models.size()], allfold_test::uneven(turn));
         try_any(network, which, count, turn, turn % 2 != 0);
       }
