@@ -242,8 +242,8 @@ TEST_CASE("every reduction gives the fold in rank order, on every world size, at
     for (const std::size_t count : {n(0), n(1), n(world_size - 1), n(world_size), n(world_size + 1), n(15), n(16),
                                     n(17), 16 * n(world_size), 16 * n(world_size) + 1, n(300)}) {
       for (unsigned which = 0; which < 5; ++which, ++turn) {
-        if (turn % (world_size <= 5 ? 1U : world_size <= 17 ? 3U : 6U) != 0) continue;
-        SimulatedNetwork network(world_size, models[turn % models.size()], allfold_test::uneven(turn));
+        if (turn % (world_size <= 5 ? 1U : world_size <= 17 ? 3U : 7U) != 0) continue;
+        SimulatedNetwork network(world_size, models[(count + which) % models.size()], allfold_test::uneven(turn));
         try_any(network, which, count, turn, turn % 2 != 0);
       }
     }
