@@ -41,6 +41,20 @@ struct PartialFold {
   ALLFOLD_HD result last(const accumulator& sum) const noexcept { return sum; }
 };
 
+/// Partial results to one, for another fold to join.
+template <class Reduction>
+struct JoinFold {
+  using source = typename Reduction::accumulator;
+  using accumulator = source;
+  using result = source;
+
+  Reduction reduction;
+
+  ALLFOLD_HD accumulator first(const source& x) const noexcept { return x; }
+  ALLFOLD_HD accumulator next(const accumulator& sum, const source& x) const noexcept { return reduction.join(sum, x); }
+  ALLFOLD_HD result last(const accumulator& sum) const noexcept { return sum; }
+};
+
 /// Partial results to the result.
 template <class Reduction>
 struct FinalFold {

@@ -185,7 +185,8 @@ constexpr void check_reduction() noexcept {
 /// user's functor that holds if it takes two floats and returns float, else it combines T as it is.
 ///
 /// A functor may also have `A lift(A) const`, applied to each operand, and `A finish(A, int world_size) const`,
-/// applied to the last accumulator, as the built-in operators do.
+/// applied to the last accumulator, as the built-in operators do. `static constexpr bool commutes = true` says that its
+/// operands may come in any order, where results need not be reproducible.
 template <class Op, class T>
 struct Reduction {
   using value_type = T;

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include <allfold/algo/message/all_gather.hpp>
+#include <allfold/algo/message/endpoint.hpp>
+#include <allfold/algo/message/knomial.hpp>
+#include <allfold/algo/message/parts.hpp>
+#include <allfold/policy/message_algorithm.hpp>
+
+/// Broadcast: every rank gets the root's bytes. `data` is what the root sends and what the others receive.
+
+namespace allfold::message {
+
+/// Down a k-nomial tree, the largest subtrees first: ceil(log_k P) levels, the whole message on each link.
+template <endpoint E>
+Task<bool> broadcast_knomial(E& e, void* data, std::size_t bytes, int root, int radix = default_radix) {
+  const Knomial tree(e.rank(), root, e.world_size(), radix);
+  if (!tree.is_root()) {
+    auto arrival = receive_range(e, tree.parent(), 0, data, {0, bytes});
+    if (!co_await ended(arrival)) co_return false;
+  }
+  InFlight<E> flight;
+  for (int weight = tree.weight / radix; weight > 0; weight /= radix) {
+    for (int child = tree.place + weight; child < tree.children_end(weight); child += weight) {
+      if (!co_await flight.room(1)) co_return false;
+      flight.add(send_range(e, tree.rank_at(child), 0, data, {0, bytes}));
+    }
+  }
+  co_return co_await flight.all();
+}
+
+/// The root's bytes are scattered down a binomial tree and all-gathered around the ring: 2 (P - 1) / P * bytes per
+/// rank, however many there are. Source: Thakur, Rabenseifner, Gropp 2005; van de Geijn's broadcast.
+template <endpoint E>
+Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int root) {
+  const Knomial tree(e.rank(), root, e.world_size(), 2);
+  const Parts parts = Parts::even(bytes, e.world_size(), cache_line_bytes);  // [place]
+  const auto below = [&](int place, int weight) {
+    return Range{parts.of(place).begin, parts.of(place + tree.places_below(place, weight) - 1).end};
+  };
+
+  if (!tree.is_root()) {
+    auto arrival = receive_range(e, tree.parent(), 0, data, below(tree.place, tree.weight));
+    if (!co_await ended(arrival)) co_return false;
+  }
+  InFlight<E> flight;
+  for (int weight = tree.weight / 2; weight > 0; weight /= 2) {
+    const int child = tree.place + weight;
+    if (child >= tree.ranks) continue;
+    if (!co_await flight.room(1)) co_return false;
+    flight.add(send_range(e, tree.rank_at(child), 0, data, below(child, weight)));
+  }
+  if (!co_await flight.all()) co_return false;
+  co_return co_await pass_around(e, data, parts, tree.place, phase(1));
+}
+
+/// The algorithm of that name.
+template <endpoint E>
+Task<bool> broadcast(E& e, BroadcastMotion motion, void* data, std::size_t bytes, int root) {
+  return motion == BroadcastMotion::scatter_all_gather ? broadcast_scatter_all_gather(e, data, bytes, root)
+                                                       : broadcast_knomial(e, data, bytes, root);
+}
+
+}  // namespace allfold::message

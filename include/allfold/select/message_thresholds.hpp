@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <limits>
+#include <span>
+
+#include <allfold/policy/message_algorithm.hpp>
+
+namespace allfold {
+
+/// The algorithms for worlds up to a size, in three ranges of bytes; bounds are inclusive.
+template <class Motion>
+struct MotionRow {
+  int up_to_ranks;
+  Motion small;
+  std::size_t small_bytes;  ///< the most that `small` is chosen for
+  Motion medium;
+  std::size_t medium_bytes;
+  Motion large;
+};
+
+namespace detail {
+
+inline constexpr int any_ranks = std::numeric_limits<int>::max();
+inline constexpr std::size_t KiB = 1024;
+inline constexpr std::size_t MiB = 1024 * KiB;
+
+template <class Motion>
+constexpr MotionRow<Motion> always(int up_to_ranks, Motion motion) noexcept {
+  return {up_to_ranks, motion, 0, motion, 0, motion};
+}
+template <class Motion>
+constexpr MotionRow<Motion> up_to(int up_to_ranks, Motion small, std::size_t bytes, Motion large) noexcept {
+  return {up_to_ranks, small, bytes, large, bytes, large};
+}
+
+/// What the simulated network finds fastest, or nearly so: `allfold_scale --best`, with the model `tcp_loopback`. To be
+/// measured on a real transport. Source: docs/scaling.md.
+inline constexpr auto all_reduce_rows = [] {
+  using enum AllReduceMotion;
+  return std::to_array<MotionRow<AllReduceMotion>>({
+      up_to(2, gathered, 128 * KiB, direct),
+      up_to(7, gathered, 4 * KiB, direct),
+      up_to(12, recursive_doubling, 8 * KiB, direct),
+      {24, recursive_doubling, 8 * KiB, rabenseifner, 32 * KiB, direct},
+      {32, recursive_doubling, 8 * KiB, rabenseifner, 64 * KiB, direct},
+      {64, recursive_doubling, 8 * KiB, rabenseifner, 256 * KiB, direct},
+      {127, recursive_doubling, 8 * KiB, rabenseifner, 256 * KiB, direct},
+      {128, recursive_doubling, 8 * KiB, rabenseifner, 512 * KiB, direct},
+      {256, recursive_doubling, 8 * KiB, rabenseifner, 1 * MiB, direct},
+      {512, recursive_doubling, 8 * KiB, rabenseifner, 2 * MiB, direct},
+      {1024, recursive_doubling, 8 * KiB, rabenseifner, 4 * MiB, direct},
+      {any_ranks, recursive_doubling, 8 * KiB, rabenseifner, 16 * MiB, direct},
+  });
+}();
+
+inline constexpr auto reproducible_all_reduce_rows = [] {
+  using enum AllReduceMotion;
+  return std::to_array<MotionRow<AllReduceMotion>>({
+      up_to(2, gathered, 128 * KiB, direct),
+      up_to(8, gathered, 4 * KiB, direct),
+      {12, gathered, 2 * KiB, bruck, 8 * KiB, direct},
+      {16, gathered, 2 * KiB, bruck, 16 * KiB, direct},
+      {32, gathered, 2 * KiB, bruck, 32 * KiB, direct},
+      {64, gathered, 512, bruck, 128 * KiB, direct},
+      {128, gathered, 512, bruck, 256 * KiB, direct},
+      {256, gathered, 256, bruck, 512 * KiB, direct},
+      {1024, gathered, 128, bruck, 1 * MiB, direct},
+      {any_ranks, gathered, 64, bruck, 4 * MiB, direct},
+  });
+}();
+
+inline constexpr auto reduce_rows = [] {
+  using enum ReduceMotion;
+  return std::to_array<MotionRow<ReduceMotion>>({
+      up_to(2, gathered, 128 * KiB, direct),
+      up_to(5, gathered, 8 * KiB, direct),
+      up_to(12, knomial, 8 * KiB, direct),
+      up_to(24, knomial, 16 * KiB, direct),
+      up_to(64, knomial, 32 * KiB, direct),
+      up_to(128, knomial, 64 * KiB, direct),
+      up_to(256, knomial, 128 * KiB, direct),
+      up_to(512, knomial, 256 * KiB, direct),
+      up_to(1024, knomial, 512 * KiB, direct),
+      up_to(any_ranks, knomial, 2 * MiB, direct),
+  });
+}();
+
+inline constexpr auto reproducible_reduce_rows = [] {
+  using enum ReduceMotion;
+  return std::to_array<MotionRow<ReduceMotion>>({
+      up_to(2, gathered, 128 * KiB, direct),
+      up_to(5, gathered, 8 * KiB, direct),
+      up_to(12, gathered, 4 * KiB, direct),
+      up_to(any_ranks, gathered, 8 * KiB, direct),
+  });
+}();
+
+inline constexpr auto reduce_scatter_rows = [] {
+  using enum ReduceScatterMotion;
+  return std::to_array<MotionRow<ReduceScatterMotion>>({
+      always(7, pairwise),
+      up_to(12, recursive_halving, 8 * KiB, pairwise),
+      up_to(16, recursive_halving, 32 * KiB, pairwise),
+      up_to(24, recursive_halving, 16 * KiB, pairwise),
+      up_to(32, recursive_halving, 64 * KiB, pairwise),
+      up_to(64, recursive_halving, 256 * KiB, pairwise),
+      up_to(127, recursive_halving, 128 * KiB, pairwise),
+      up_to(128, recursive_halving, 512 * KiB, pairwise),
+      up_to(256, recursive_halving, 1 * MiB, pairwise),
+      up_to(512, recursive_halving, 2 * MiB, pairwise),
+      up_to(1024, recursive_halving, 4 * MiB, pairwise),
+      up_to(any_ranks, recursive_halving, 16 * MiB, pairwise),
+  });
+}();
+
+inline constexpr auto broadcast_rows = [] {
+  using enum BroadcastMotion;
+  return std::to_array<MotionRow<BroadcastMotion>>({
+      always(2, knomial),
+      up_to(32, knomial, 64 * KiB, scatter_all_gather),
+      up_to(128, knomial, 128 * KiB, scatter_all_gather),
+      up_to(256, knomial, 256 * KiB, scatter_all_gather),
+      up_to(512, knomial, 512 * KiB, scatter_all_gather),
+      up_to(1024, knomial, 1 * MiB, scatter_all_gather),
+      up_to(any_ranks, knomial, 4 * MiB, scatter_all_gather),
+  });
+}();
+
+/// Where P is no power of two, recursive doubling is Bruck's algorithm.
+inline constexpr auto all_gather_rows = [] {
+  using enum AllGatherMotion;
+  return std::to_array<MotionRow<AllGatherMotion>>({
+      always(2, recursive_doubling),
+      always(6, pairwise),
+      up_to(8, recursive_doubling, 8 * KiB, pairwise),
+      up_to(12, recursive_doubling, 16 * KiB, pairwise),
+      up_to(16, recursive_doubling, 32 * KiB, pairwise),
+      up_to(24, recursive_doubling, 64 * KiB, pairwise),
+      up_to(32, recursive_doubling, 128 * KiB, pairwise),
+      up_to(64, recursive_doubling, 256 * KiB, pairwise),
+      up_to(128, recursive_doubling, 512 * KiB, pairwise),
+      up_to(256, recursive_doubling, 1 * MiB, pairwise),
+      up_to(512, recursive_doubling, 2 * MiB, pairwise),
+      up_to(1024, recursive_doubling, 4 * MiB, pairwise),
+      up_to(any_ranks, recursive_doubling, 16 * MiB, pairwise),
+  });
+}();
+
+inline constexpr auto all_to_all_rows = [] {
+  using enum AllToAllMotion;
+  return std::to_array<MotionRow<AllToAllMotion>>({
+      always(6, pairwise),
+      up_to(8, bruck, 4 * KiB, pairwise),
+      up_to(12, bruck, 8 * KiB, pairwise),
+      up_to(24, bruck, 16 * KiB, pairwise),
+      up_to(32, bruck, 32 * KiB, pairwise),
+      up_to(64, bruck, 64 * KiB, pairwise),
+      up_to(128, bruck, 128 * KiB, pairwise),
+      up_to(256, bruck, 256 * KiB, pairwise),
+      up_to(512, bruck, 512 * KiB, pairwise),
+      up_to(1024, bruck, 1 * MiB, pairwise),
+      up_to(any_ranks, bruck, 4 * MiB, pairwise),
+  });
+}();
+
+template <class Motion>
+constexpr Motion pick_motion(std::span<const MotionRow<Motion>> rows, const MessageQuery& query) noexcept {
+  const MotionRow<Motion>* row = rows.data();
+  while (query.world_size > row->up_to_ranks && row != &rows.back()) ++row;
+  if (query.bytes <= row->small_bytes) return row->small;
+  return query.bytes <= row->medium_bytes ? row->medium : row->large;
+}
+
+}  // namespace detail
+
+/// Chooses algorithms over messages: of each list the first row with room for the world size, and there by size. Worlds
+/// beyond the last row go by it. A plain value; set lists of your own by name: they must outlive it, have a row at
+/// least, and be the same on every rank.
+struct MessageThresholds {
+  std::span<const MotionRow<AllReduceMotion>> all_reduce_rows = detail::all_reduce_rows;
+  std::span<const MotionRow<AllReduceMotion>> reproducible_all_reduce_rows = detail::reproducible_all_reduce_rows;
+  std::span<const MotionRow<ReduceMotion>> reduce_rows = detail::reduce_rows;
+  std::span<const MotionRow<ReduceMotion>> reproducible_reduce_rows = detail::reproducible_reduce_rows;
+  std::span<const MotionRow<ReduceScatterMotion>> reduce_scatter_rows = detail::reduce_scatter_rows;
+  std::span<const MotionRow<BroadcastMotion>> broadcast_rows = detail::broadcast_rows;
+  std::span<const MotionRow<AllGatherMotion>> all_gather_rows = detail::all_gather_rows;
+  std::span<const MotionRow<AllToAllMotion>> all_to_all_rows = detail::all_to_all_rows;
+
+  /// Partials that are wider than values cost the fast algorithms twice the bytes: they are not chosen then.
+  constexpr AllReduceMotion all_reduce(const MessageQuery& query) const noexcept {
+    const bool fast = !query.reproducible && !query.widens;
+    const AllReduceMotion motion = detail::pick_motion(fast ? all_reduce_rows : reproducible_all_reduce_rows, query);
+    return motion == AllReduceMotion::ring && !query.commutes ? AllReduceMotion::rabenseifner : motion;
+  }
+  constexpr ReduceMotion reduce(const MessageQuery& query) const noexcept {
+    return detail::pick_motion(query.reproducible || query.widens ? reproducible_reduce_rows : reduce_rows, query);
+  }
+  constexpr ReduceScatterMotion reduce_scatter(const MessageQuery& query) const noexcept {
+    if (query.reproducible || query.widens) return ReduceScatterMotion::pairwise;
+    return detail::pick_motion(reduce_scatter_rows, query);
+  }
+  constexpr BroadcastMotion broadcast(const MessageQuery& query) const noexcept {
+    return detail::pick_motion(broadcast_rows, query);
+  }
+  constexpr AllGatherMotion all_gather(const MessageQuery& query) const noexcept {
+    return detail::pick_motion(all_gather_rows, query);
+  }
+  constexpr AllToAllMotion all_to_all(const MessageQuery& query) const noexcept {
+    return detail::pick_motion(all_to_all_rows, query);
+  }
+};
+
+}  // namespace allfold
