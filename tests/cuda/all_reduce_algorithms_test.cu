@@ -143,6 +143,25 @@ TEST_CASE("calls enqueued one after another, without a wait on the host between 
   });
 }
 
+TEST_CASE("private memory that is aligned differently on each rank") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2, 3, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    constexpr std::size_t most = std::size_t{3} << 18;
+    GpuChecks<__nv_bfloat16, allfold::Sum> checks(gpu, environment, allfold::sum, most, 20261204);
+    Comm comm = Comm::create(environment, allfold_test::gpu_options());
+    const auto rank = static_cast<std::size_t>(environment.rank);
+    for (const Algorithm algorithm : allfold::all_algorithms) {
+      if (!possible(algorithm, comm.world_size())) continue;
+      allfold::CallOptions options;
+      options.algorithm = algorithm;
+      for (const std::size_t count : {std::size_t{600}, std::size_t{1} << 17, std::size_t{1} << 19, most}) {
+        checks.check(comm, checks.a(), rank, checks.b(), 2 * rank, count, options);
+        checks.check(comm, checks.a(), 0, checks.b(), rank % 2, count, options);
+      }
+    }
+  });
+}
+
 TEST_CASE("an algorithm that cannot run the call is refused, and the communicator lives on") {
   NEEDS_GPU();
   allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {

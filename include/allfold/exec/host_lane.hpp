@@ -214,7 +214,8 @@ class HostLane {
 
   /// Waits for what `peer` has to write there. Null if the collective failed.
   const unsigned char* await_packet(HostPacket& packet, Stage stage, int peer, std::size_t bytes) noexcept {
-    if (!wait_.until(&packet.signal(stage), make_signal(epoch_, wait_.tag()), peer)) return nullptr;
+    // Nobody posts into it again before it was read; one that only long calls use may be a whole turn of epochs old.
+    if (!wait_.until(&packet.signal(stage), make_signal(epoch_, wait_.tag()), peer, 0)) return nullptr;
     const unsigned char* const data = packet.data(stage, bytes);
     // Lines that several ranks read come faster when they are asked for all at once.
     const bool shared = !answered_ && world_size() > 2;

@@ -38,15 +38,16 @@ class HostWait {
   std::uint32_t tag() const noexcept { return call_.tag; }
   std::uint32_t first_epoch() const noexcept { return call_.first_epoch; }
 
-  /// Waits until `peer` has written `expected` to `word`, or a later epoch. False: the collective failed.
-  bool until(const std::uint64_t* word, std::uint64_t expected, int peer) noexcept {
+  /// Waits until `peer` has written `expected` to `word`, or an epoch at most so many ahead. False: the collective failed.
+  bool until(const std::uint64_t* word, std::uint64_t expected, int peer,
+             std::int32_t most_ahead = most_epochs_ahead) noexcept {
     for (int spin = 0; spin < spins_; ++spin) {
-      const Arrival now = arrival(load_acquire(word), expected);
+      const Arrival now = arrival(load_acquire(word), expected, most_ahead);
       if (now == Arrival::here) return true;
       if (now == Arrival::mismatched) return fail(ErrorCode::mismatch, peer);
       cpu_pause();
     }
-    return stall(word, expected, peer);
+    return stall(word, expected, peer, most_ahead);
   }
 
   /// Ends the collective here and on every peer. `in_same_kind`: the source too is in a group, or in a call of all.
@@ -70,11 +71,12 @@ class HostWait {
  private:
   /// The slow half of a wait: gives the core away, and looks about a thousand times a second at the clock, the abort
   /// word and the peer.
-  ALLFOLD_COLD bool stall(const std::uint64_t* word, std::uint64_t expected, int peer) noexcept {
+  ALLFOLD_COLD bool stall(const std::uint64_t* word, std::uint64_t expected, int peer,
+                          std::int32_t most_ahead) noexcept {
     const Clock::rep deadline = start_clock();
     Clock::time_point look_at{};
     for (;;) {
-      const Arrival now = arrival(load_acquire(word), expected);
+      const Arrival now = arrival(load_acquire(word), expected, most_ahead);
       if (now == Arrival::here) return true;
       if (now == Arrival::mismatched) return fail(ErrorCode::mismatch, peer);
       if (!peers_.crowded) {
@@ -84,7 +86,7 @@ class HostWait {
       const Clock::time_point time = Clock::now();
       if (time < look_at) continue;
       look_at = time + std::chrono::milliseconds(1);
-      if (!look_around(word, expected, peer, time.time_since_epoch().count() >= deadline)) return false;
+      if (!look_around(word, expected, peer, most_ahead, time.time_since_epoch().count() >= deadline)) return false;
     }
   }
 
@@ -97,11 +99,12 @@ class HostWait {
 
   /// What could keep the peer from ever arriving. A peer's last signal may have come just before it ended, so the
   /// word is looked at once more before the peer is blamed.
-  bool look_around(const std::uint64_t* word, std::uint64_t expected, int peer, bool late) noexcept {
+  bool look_around(const std::uint64_t* word, std::uint64_t expected, int peer, std::int32_t most_ahead,
+                   bool late) noexcept {
     const std::uint64_t abort = load_acquire(&control_.abort);
     if (abort != 0) {
       // The failure may be of a later call, whose ranks had all been here.
-      if (arrival(load_acquire(word), expected) == Arrival::here) return true;
+      if (arrival(load_acquire(word), expected, most_ahead) == Arrival::here) return true;
       store_release(&failed_, abort);
       return false;
     }
@@ -109,14 +112,14 @@ class HostWait {
     const bool gone = !peers_.process[peer].alive();
     const bool departed = has_rank(load_acquire(&control_.departed), peer);
     if (gone || departed || late) {
-      if (arrival(load_acquire(word), expected) != Arrival::not_yet) return true;
+      if (arrival(load_acquire(word), expected, most_ahead) != Arrival::not_yet) return true;
       // A dead process is the reason, whatever else holds: a killed rank is named even at the deadline.
       if (gone || departed) return fail(ErrorCode::peer, peer, departed);
       return fail(ErrorCode::timeout, late_rank(peer));
     }
     if (!calls_another(peer)) return true;
     // In a group: the peer may have signalled, met us and gone on.
-    if (arrival(load_acquire(word), expected) != Arrival::not_yet) return true;
+    if (arrival(load_acquire(word), expected, most_ahead) != Arrival::not_yet) return true;
     return fail(ErrorCode::mismatch, peer, false, false);
   }
 

@@ -155,7 +155,7 @@ bool is_aligned_everywhere(const AllReduceCall<Reduction>& call, int world_size)
 template <Algorithm A, class Reduction>
 bool is_wide(const AllReduceCall<Reduction>& call, GridShape shape, int world_size) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  return world_size == wide_world_size && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
+  return world_size == DeviceLayout::wide_world_size && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
          wide_groups(A, bytes, world_size) <= wide_room(shape, world_size) && is_aligned_everywhere(call, world_size);
 }
 
@@ -169,7 +169,7 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
   if constexpr (sends_packets<A> && 16 % sizeof(typename Reduction::value_type) == 0) {
     const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
     if (is_wide<A>(call, wide, ranks)) {
-      kernel = reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, wide_world_size, Reduction>);
+      kernel = reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, DeviceLayout::wide_world_size, Reduction>);
       return channel.enqueue(kernel, wide, watch_threads, stream, meta, call);
     }
   }

@@ -73,10 +73,8 @@ constexpr std::size_t wide_room(GridShape shape, int world_size) noexcept {
   return std::size_t{passes} * static_cast<unsigned>(shape.blocks * shape.lanes) / 16;
 }
 
-/// Where wide packets are known to pay: of two ranks, in calls that are not too short. A shorter one is over sooner with
-/// packets of twelve bytes, which take fewer instructions.
+/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions.
 /// Source: docs/decisions/0007-device-constants.md.
-inline constexpr int wide_world_size = 2;
 constexpr std::size_t wide_from_bytes(Algorithm algorithm) noexcept {
   return std::size_t{algorithm == Algorithm::one_shot_packet ? 384U : 256U} << 10;
 }

@@ -29,13 +29,15 @@ static_assert(2 * push_lag + 1 < most_epochs_ahead);
 
 /// What `seen` in a pad means to a rank that waits for `expected`. Epochs are compared by their difference, so that
 /// they may wrap around, and a word that was not written for half of all epochs does not seem to be ahead. A peer ahead
-/// of us has passed this meeting, which it cannot unless our tags agreed.
-ALLFOLD_HD constexpr Arrival arrival(std::uint64_t seen, std::uint64_t expected) noexcept {
+/// of us has passed this meeting, which it cannot unless our tags agreed. `most_ahead`: 0 for words that no peer writes
+/// again before they were read, and that may be older still.
+ALLFOLD_HD constexpr Arrival arrival(std::uint64_t seen, std::uint64_t expected,
+                                     std::int32_t most_ahead = most_epochs_ahead) noexcept {
   if (seen == expected) return Arrival::here;
   const auto ahead =
       static_cast<std::int32_t>(static_cast<std::uint32_t>(seen >> 32) - static_cast<std::uint32_t>(expected >> 32));
   if (ahead == 0) return Arrival::mismatched;
-  return ahead > 0 && ahead <= most_epochs_ahead ? Arrival::here : Arrival::not_yet;
+  return ahead > 0 && ahead <= most_ahead ? Arrival::here : Arrival::not_yet;
 }
 
 /// The meetings of one collective: each has signals of its own, so that a fast rank cannot be taken for a slow one.
