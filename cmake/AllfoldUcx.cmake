@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Makes allfold::ucx, what a program that includes allfold/transport/ucx*.hpp links, where UCX is found: by its own CMake
+# package, else by pkg-config.
+function(allfold_find_ucx)
+  if(TARGET allfold::ucx)
+    return()
+  endif()
+  set(ucx "")
+  find_package(ucx QUIET CONFIG)
+  if(TARGET ucx::ucp)
+    set(ucx ucx::ucp ucx::ucs)
+  else()
+    find_package(PkgConfig QUIET)
+    if(PkgConfig_FOUND)
+      pkg_check_modules(ALLFOLD_UCX QUIET IMPORTED_TARGET ucx)
+    endif()
+    if(TARGET PkgConfig::ALLFOLD_UCX)
+      set(ucx PkgConfig::ALLFOLD_UCX)
+    endif()
+  endif()
+  if(NOT ucx)
+    return()
+  endif()
+  add_library(allfold::ucx INTERFACE IMPORTED)
+  target_link_libraries(allfold::ucx INTERFACE allfold::allfold ${ucx})
+endfunction()
