@@ -97,9 +97,8 @@ void every_reduction(UcxRank& rank, const Op& op, std::size_t count) {
   }
   for (const auto motion : allfold::reduce_scatter_motions) {
     const Parts parts = Parts::even(count, ranks, 1);
-    rank.run("reduce_scatter", [&](UcxEndpoint& e) {
-      return message::reduce_scatter(e, motion, erased, in.data(), out.data(), parts);
-    });
+    rank.run("reduce_scatter",
+             [&](UcxEndpoint& e) { return message::reduce_scatter(e, motion, erased, in.data(), out.data(), parts); });
     const allfold::Range mine = parts.of(rank.rank());
     EXPECT(right(out.data(), mine.begin, mine.size(), motion == allfold::ReduceScatterMotion::pairwise));
   }

@@ -30,9 +30,8 @@ void all_reduce(UcxRank& rank, allfold::AllReduceMotion motion, std::size_t coun
   const allfold::Reduction<allfold::Sum, float> reduction{allfold::sum};
   const allfold::MessageReduction erased = allfold::host_reduction(reduction);
   std::vector<float> data(count, 1.0F);
-  rank.run("all_reduce", [&](UcxEndpoint& e) {
-    return message::all_reduce(e, motion, erased, data.data(), data.data(), count);
-  });
+  rank.run("all_reduce",
+           [&](UcxEndpoint& e) { return message::all_reduce(e, motion, erased, data.data(), data.data(), count); });
 }
 
 /// One of `world_size` ranks, the last, ends by `end` in the middle of a series of calls; the others must throw
@@ -63,7 +62,8 @@ void one_ends(int world_size, const char* ways, allfold::AllReduceMotion motion,
       {.timeout = 15s});
   for (const allfold::Outcome& outcome : outcomes) {
     if (outcome.rank != world_size - 1) {
-      CHECK_MESSAGE(outcome.ok(), world_size, " ranks over \"", ways, "\": rank ", outcome.rank, ": ", outcome.error);
+      CHECK_MESSAGE(outcome.ok(), world_size, " ranks over \"", std::string(ways), "\": rank ", outcome.rank, ": ",
+                    outcome.error);
     }
   }
 }
@@ -88,8 +88,8 @@ TEST_CASE("a stopped rank ends the others' calls at the deadline, which name it"
   for (const char* ways : {"tcp", ""}) {
     for (const int world_size : {2, 4}) {
       // It is killed a while later, for it would be waited for.
-      one_ends<allfold::TimeoutError>(world_size, ways, few_motions[world_size / 4],
-                                      world_size == 2 ? 2 : 300000, 500ms, [] {
+      one_ends<allfold::TimeoutError>(world_size, ways, few_motions[world_size / 4], world_size == 2 ? 2 : 300000,
+                                      500ms, [] {
                                         const int stopped = ::getpid();
                                         if (::fork() == 0) {
                                           ::usleep(1700000);
@@ -104,16 +104,16 @@ TEST_CASE("a stopped rank ends the others' calls at the deadline, which name it"
 
 TEST_CASE("a rank that leaves while others call is named") {
   for (const char* ways : {"tcp", ""}) {
-    const auto outcomes = allfold::launch_outcomes(
-        3,
-        [&](const allfold::Environment& environment) {
-          UcxRank rank(environment, ways, 5s);
-          if (rank.rank() == 1) return;
-          const std::string what = EXPECT_THROWS_AS(
-              all_reduce(rank, allfold::AllReduceMotion::gathered, 4), allfold::PeerError);
-          allfold_test::expect_contains(what, {"rank 1 has left", "all_reduce"});
-        },
-        {.timeout = 15s});
+    const auto outcomes =
+        allfold::launch_outcomes(3,
+                                 [&](const allfold::Environment& environment) {
+                                   UcxRank rank(environment, ways, 5s);
+                                   if (rank.rank() == 1) return;
+                                   const std::string what = EXPECT_THROWS_AS(
+                                       all_reduce(rank, allfold::AllReduceMotion::gathered, 4), allfold::PeerError);
+                                   allfold_test::expect_contains(what, {"rank 1 has left", "all_reduce"});
+                                 },
+                                 {.timeout = 15s});
     for (const allfold::Outcome& outcome : outcomes) CHECK_MESSAGE(outcome.ok(), outcome.rank, ": ", outcome.error);
   }
 }
@@ -121,9 +121,8 @@ TEST_CASE("a rank that leaves while others call is named") {
 TEST_CASE("ranks whose counts differ are told so") {
   allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
     UcxRank rank(environment, "tcp", 5s);
-    const std::string what =
-        EXPECT_THROWS_AS(all_reduce(rank, allfold::AllReduceMotion::gathered, rank.rank() == 0 ? 4 : 5),
-                         allfold::MismatchError);
+    const std::string what = EXPECT_THROWS_AS(
+        all_reduce(rank, allfold::AllReduceMotion::gathered, rank.rank() == 0 ? 4 : 5), allfold::MismatchError);
     allfold_test::expect_contains(what, {"another size", "all_reduce"});
   });
 }

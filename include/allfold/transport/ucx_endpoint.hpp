@@ -75,9 +75,7 @@ class UcxEndpoint {
   };
 
   UcxEndpoint(UcxLink& link, const Call& call) noexcept
-      : link_(link),
-        tag_(detail::UcxTag::call(link.communicator(), call.channel, call.sequence)),
-        call_(call) {}
+      : link_(link), tag_(detail::UcxTag::call(link.communicator(), call.channel, call.sequence)), call_(call) {}
 
   int rank() const noexcept { return link_.rank(); }
   int world_size() const noexcept { return link_.world_size(); }
@@ -142,9 +140,10 @@ class UcxEndpoint {
                            {"rank ", source, " did not arrive; expected it within ", milliseconds(timeout_),
                             " ms; see what it does, or try a longer timeout"});
       case ErrorCode::mismatch:
-        throw MismatchError(where, source,
-                            {"rank ", source, " sent a message of another size; expected the same operation, count and ",
-                             "type on every rank; see what it calls"});
+        throw MismatchError(
+            where, source,
+            {"rank ", source, " sent a message of another size; expected the same operation, count and ",
+             "type on every rank; see what it calls"});
       default:
         throw PeerError(where, source,
                         {"rank ", source, failure.departed ? " has left" : " is gone",

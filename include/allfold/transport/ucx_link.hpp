@@ -152,14 +152,12 @@ class UcxLink {
   void hear() {
     for (;;) {
       ucp_tag_recv_info_t info{};
-      const ucp_tag_message_h message =
-          ::ucp_tag_probe_nb(worker_.handle(), control_tag(),
-                             detail::UcxTag::control | detail::UcxTag::of_communicator, 1, &info);
+      const ucp_tag_message_h message = ::ucp_tag_probe_nb(
+          worker_.handle(), control_tag(), detail::UcxTag::control | detail::UcxTag::of_communicator, 1, &info);
       if (message == nullptr) return;
       Word word;
       ucp_request_param_t nothing{};
-      const ucs_status_ptr_t request =
-          ::ucp_tag_msg_recv_nbx(worker_.handle(), &word, sizeof word, message, &nothing);
+      const ucs_status_ptr_t request = ::ucp_tag_msg_recv_nbx(worker_.handle(), &word, sizeof word, message, &nothing);
       if (UCS_PTR_IS_PTR(request)) {  // so short a message came with its announcement: this ends
         while (::ucp_request_check_status(request) == UCS_INPROGRESS) worker_.progress();
         ::ucp_request_free(request);
@@ -276,7 +274,7 @@ class UcxLink {
   detail::UcxOperations operations_;
   int communicator_;
   Duration linger_;
-  std::vector<Word> word_of_;                       ///< [rank]
+  std::vector<Word> word_of_;                        ///< [rank]
   std::vector<std::optional<PeerProcess>> process_;  ///< [rank], of this host
   Word told_;
   std::optional<UcxFailure> failure_;
