@@ -12,7 +12,9 @@
 
 #include <ucp/api/ucp.h>
 
+#include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/deadline.hpp>
+#include <allfold/base/error.hpp>
 #include <allfold/memory/block_pool.hpp>
 #include <allfold/memory/peer_process.hpp>
 #include <allfold/policy/identity.hpp>
@@ -43,9 +45,9 @@ class UcxLink {
   };
 
   /// Collective. `ranks`: who they are, by rank.
-  /// @throws UcxError; what the meeting throws
+  /// @throws UsageError for a world or an id that is too large; UcxError; what the meeting throws
   ALLFOLD_COLD UcxLink(Meeting& meeting, std::span<const Identity> ranks, const Options& options)
-      : worker_(meeting),
+      : worker_(checked(meeting, options)),
         operations_(worker_),
         communicator_(options.communicator),
         linger_(options.linger),
@@ -117,6 +119,18 @@ class UcxLink {
   static constexpr std::chrono::milliseconds look_interval{1};
   /// How long ranks whose deadline has passed wait for each other's word.
   static constexpr std::chrono::milliseconds hearing{300};
+
+  static Meeting& checked(Meeting& meeting, const Options& options) {
+    if (meeting.world_size() > max_message_ranks) {
+      throw UsageError(meeting.where(),
+                       {"there cannot be ", meeting.world_size(), " ranks; expected 1 to ", max_message_ranks});
+    }
+    if (options.communicator < 0 || options.communicator > 511) {
+      throw UsageError(meeting.where(),
+                       {"UcxLink::Options::communicator is ", options.communicator, "; expected 0 to 511"});
+    }
+    return meeting;
+  }
 
   std::uint64_t control_tag() const noexcept {
     return detail::UcxTag::control | detail::UcxTag::communicator(communicator_);
