@@ -18,5 +18,6 @@ write_basic_package_version_file(
   COMPATIBILITY SameMinorVersion
   ARCH_INDEPENDENT)
 install(FILES "${PROJECT_BINARY_DIR}/allfoldConfig.cmake" "${PROJECT_BINARY_DIR}/allfoldConfigVersion.cmake"
+              "${CMAKE_CURRENT_LIST_DIR}/AllfoldUcx.cmake"
         DESTINATION "${allfold_config_dir}")
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/allfold")

@@ -35,6 +35,7 @@ missing_optional() {
   has_header nlohmann/json.hpp || echo nlohmann-json3-dev
   has_header fmt/format.h || echo libfmt-dev
   has_header zlib.h || echo zlib1g-dev
+  has_header ucp/api/ucp.h || echo libucx-dev
 }
 
 # as_root <command>: with the rights that apt-get needs.

@@ -68,6 +68,7 @@ def prefix(arguments):
     expected = {p.relative_to(include.parent).as_posix() for p in include.rglob("*") if p.suffix in (".hpp", ".cuh")}
     config = "share/cmake/allfold/allfold"
     expected |= {f"{config}Config.cmake", f"{config}ConfigVersion.cmake", f"{config}Targets.cmake"}
+    expected |= {"share/cmake/allfold/AllfoldUcx.cmake"}
     expected |= {"share/licenses/allfold/LICENSE"}
     found = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     if found != expected:
@@ -114,6 +115,13 @@ def subdirectory(arguments):
     build_and_run(arguments, HERE / "subdirectory", "subdirectory", f"-DALLFOLD_SOURCE_DIR={SOURCE_DIR}")
 
 
+def ucx(arguments):
+    if not arguments.ucx:
+        skip("there is no UCX")
+    wanted = ".".join(version().split(".")[:2])
+    build_and_run(arguments, HERE / "ucx", "ucx", f"-DWANTED_VERSION={wanted}")
+
+
 def cuda(arguments):
     if not arguments.nvcc:
         skip("there is no nvcc")
@@ -126,11 +134,12 @@ def cuda(arguments):
 
 def body():
     parser = argparse.ArgumentParser()
-    parser.add_argument("step", choices=["prefix", "consumer", "wrong_version", "plain_gxx", "subdirectory", "cuda"])
+    parser.add_argument("step", choices=["prefix", "consumer", "wrong_version", "plain_gxx", "subdirectory", "cuda", "ucx"])
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--cmake", default="cmake")
     parser.add_argument("--compiler", default="g++")
     parser.add_argument("--nvcc", default="")
+    parser.add_argument("--ucx", action="store_true")
     arguments = parser.parse_args()
     arguments.work_dir = arguments.work_dir.resolve()
     globals()[arguments.step](arguments)

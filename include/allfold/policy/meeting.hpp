@@ -39,6 +39,11 @@ class Meeting {
     return values;
   }
 
+  /// Bytes of each rank, however many: [world_size].
+  std::vector<std::string> all_gather_bytes(std::string_view step, std::string_view mine) {
+    return gather_(step, mine);
+  }
+
   /// Returns when every rank is here.
   void barrier(std::string_view step) { gather_(step, {}); }
 

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Makes allfold::ucx, what a program that includes allfold/transport/ucx*.hpp links, where UCX is found: by its own CMake
+# package, else by pkg-config. Before 1.12 it counts as absent: untested.
+function(allfold_find_ucx)
+  if(TARGET allfold::ucx)
+    return()
+  endif()
+  set(ucx "")
+  find_package(ucx 1.12 QUIET CONFIG)
+  if(TARGET ucx::ucp)
+    set(ucx ucx::ucp ucx::ucs)
+  else()
+    find_package(PkgConfig QUIET)
+    if(PkgConfig_FOUND)
+      pkg_check_modules(ALLFOLD_UCX QUIET IMPORTED_TARGET ucx>=1.12)
+    endif()
+    if(TARGET PkgConfig::ALLFOLD_UCX)
+      set(ucx PkgConfig::ALLFOLD_UCX)
+    endif()
+  endif()
+  if(NOT ucx)
+    if(PROJECT_NAME STREQUAL "allfold" AND PROJECT_IS_TOP_LEVEL)
+      message(STATUS "allfold: UCX 1.12 or later was not found, so there is no allfold::ucx "
+                     "(Debian and Ubuntu: libucx-dev)")
+    endif()
+    return()
+  endif()
+  add_library(allfold::ucx INTERFACE IMPORTED)
+  target_link_libraries(allfold::ucx INTERFACE allfold::allfold ${ucx})
+endfunction()

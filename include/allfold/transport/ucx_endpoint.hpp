@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include <allfold/algo/message/endpoint.hpp>
+#include <allfold/algo/message/reduction.hpp>
+#include <allfold/algo/message/task.hpp>
+#include <allfold/base/deadline.hpp>
+#include <allfold/base/error.hpp>
+#include <allfold/memory/block_pool.hpp>
+#include <allfold/transport/ucx_link.hpp>
+
+namespace allfold {
+
+/// A transfer of UCX; see algo/message/endpoint.hpp.
+class UcxTransfer {
+ public:
+  /// Over, and ok.
+  UcxTransfer() noexcept = default;
+  /// `operation` null: over, and ok.
+  explicit UcxTransfer(detail::UcxOperation* operation) noexcept : operation_(operation) {}
+  /// Over, and failed: nothing goes on any more.
+  static UcxTransfer refused() noexcept {
+    UcxTransfer transfer;
+    transfer.ok_ = false;
+    return transfer;
+  }
+  UcxTransfer(UcxTransfer&& other) noexcept
+      : operation_(std::exchange(other.operation_, nullptr)), ok_(std::exchange(other.ok_, true)) {}
+  UcxTransfer& operator=(UcxTransfer&& other) noexcept {
+    std::swap(operation_, other.operation_);
+    std::swap(ok_, other.ok_);
+    return *this;
+  }
+  ~UcxTransfer() {
+    if (operation_ != nullptr) operation_->owner->drop(operation_);
+  }
+
+  bool over() const noexcept { return operation_ == nullptr || operation_->over; }
+  bool ok() const noexcept { return operation_ == nullptr ? ok_ : operation_->ok; }
+  void watch(Join& join) noexcept { operation_->join = &join; }
+
+ private:
+  detail::UcxOperation* operation_ = nullptr;
+  bool ok_ = true;
+};
+static_assert(transfer<UcxTransfer>);
+
+/// Awaits what is done already.
+struct UcxResult {
+  bool ok;
+
+  bool await_ready() const noexcept { return true; }
+  void await_suspend(std::coroutine_handle<>) const noexcept {}
+  bool await_resume() const noexcept { return ok; }
+};
+
+/// One call of one rank over UCX, on memory of the host; see algo/message/endpoint.hpp. It must outlive its task.
+class UcxEndpoint {
+ public:
+  using transfer_type = UcxTransfer;
+
+  /// What tells calls apart: all ranks have the same. `sequence` may come again after 2^20 calls of the channel.
+  struct Call {
+    std::string_view operation;
+    int channel = 0;  ///< 0 to 63
+    std::uint32_t sequence = 0;
+  };
+
+  UcxEndpoint(UcxLink& link, const Call& call) noexcept
+      : link_(link), tag_(detail::UcxTag::call(link.communicator(), call.channel, call.sequence)), call_(call) {}
+
+  int rank() const noexcept { return link_.rank(); }
+  int world_size() const noexcept { return link_.world_size(); }
+
+  UcxTransfer send(int peer, int step, const void* from, std::size_t bytes) {
+    if (link_.failure()) return UcxTransfer::refused();
+    return UcxTransfer(link_.operations().send(peer, detail::UcxTag::message(tag_, step, rank()), from, bytes));
+  }
+  UcxTransfer receive(int peer, int step, void* to, std::size_t bytes) {
+    if (link_.failure()) return UcxTransfer::refused();
+    return UcxTransfer(link_.operations().receive(peer, detail::UcxTag::message(tag_, step, peer), to, bytes));
+  }
+
+  UcxResult copy(void* to, const void* from, std::size_t bytes) noexcept {
+    if (link_.failure()) return {false};
+    if (bytes != 0 && to != from) std::memmove(to, from, bytes);
+    return {true};
+  }
+  UcxResult fold(const MessageReduction& reduction, FoldKind kind, std::span<const void* const> operands, void* to,
+                 std::size_t n) {
+    if (link_.failure()) return {false};
+    reduction.fold(reduction.reduction, kind, operands.data(), static_cast<int>(operands.size()), to, n, world_size());
+    return {true};
+  }
+
+  Block scratch(std::size_t bytes) { return Block(link_.pool(), bytes); }
+  BlockPool& frames() noexcept { return link_.pool(); }
+
+  /// Runs the task of this call, and whatever else is under way, until it is done. A task that has been started by
+  /// `start` is gone on with.
+  /// Sync: returns when the call is over on this rank. Polls; gives the core away where ranks are as many as cores.
+  /// @throws PeerError, TimeoutError or MismatchError that name the rank to blame: nothing goes on then, on any rank;
+  ///   what the task threw
+  void drive(Task<bool>& task, Deadline deadline) {
+    timeout_ = deadline.remaining();
+    if (!started_) start(task);
+    link_.drive([&] { return task.done(); }, deadline);
+    bool ok = false;
+    try {
+      ok = task.done() && task.result();
+    } catch (...) {
+      link_.abandon();
+      throw;
+    }
+    if (!ok) throw_failure();
+  }
+
+  /// Lets the task begin, so that several are under way; each is driven later.
+  void start(Task<bool>& task) {
+    started_ = true;
+    task.start();
+  }
+
+ private:
+  [[noreturn]] ALLFOLD_COLD void throw_failure() const {
+    const Where where(call_.operation, rank(), world_size());
+    const UcxFailure failure = link_.failure().value_or(UcxFailure{});
+    const int source = failure.source;
+    switch (failure.code) {
+      case ErrorCode::timeout:
+        throw TimeoutError(where, source,
+                           {"rank ", source, " did not arrive; expected it within ", milliseconds(timeout_),
+                            " ms; see what it does, or try a longer timeout"});
+      case ErrorCode::mismatch:
+        throw MismatchError(
+            where, source,
+            {"rank ", source, " sent a message of another size; expected the same operation, count and ",
+             "type on every rank; see what it calls"});
+      default:
+        throw PeerError(where, source,
+                        {"rank ", source, failure.departed ? " has left" : " is gone",
+                         "; expected it to stay until the call is over; see how it ended"});
+    }
+  }
+
+  UcxLink& link_;
+  std::uint64_t tag_;
+  Call call_;
+  Duration timeout_{};
+  bool started_ = false;
+};
+static_assert(endpoint<UcxEndpoint>);
+
+}  // namespace allfold

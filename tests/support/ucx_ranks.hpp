@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <allfold/algo/message/barrier.hpp>
+#include <allfold/memory/host_identity.hpp>
+#include <allfold/rendezvous.hpp>
+#include <allfold/spawn.hpp>
+#include <allfold/store/tcp.hpp>
+#include <allfold/transport/ucx_endpoint.hpp>
+
+namespace allfold_test {
+
+/// One rank's link to the others, which it met at a TcpStore.
+class UcxRank {
+ public:
+  /// `ways`: UCX_TLS; empty: UCX's own choice.
+  explicit UcxRank(const allfold::Environment& environment, std::string_view ways,
+                   allfold::Duration timeout = std::chrono::seconds(20))
+      : timeout_(timeout) {
+    ways.empty() ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", std::string(ways).c_str(), 1);
+    const allfold::Deadline deadline = allfold::Deadline::after(std::chrono::seconds(20));
+    store_.emplace(allfold::TcpStore::connect(environment, deadline));
+    const allfold::Where where("create", environment.rank, environment.world_size);
+    allfold::StoreGather gather(*store_, environment.job, where, environment.rank, environment.world_size, deadline);
+    allfold::Meeting meeting("create", environment.rank, environment.world_size, deadline, gather);
+    const std::vector<allfold::Identity> ranks = meeting.all_gather("identities", allfold::host_identity());
+    link_.emplace(meeting, ranks, allfold::UcxLink::Options{});
+    // With all connections up, and the store no longer needed by anybody.
+    meeting.barrier("all ranks are ready");
+    barrier();
+  }
+
+  allfold::UcxLink& link() { return *link_; }
+  int rank() const { return link_->rank(); }
+  int world_size() const { return link_->world_size(); }
+
+  allfold::UcxEndpoint endpoint(std::string_view operation) {
+    return allfold::UcxEndpoint(*link_, {.operation = operation, .sequence = sequence_++});
+  }
+
+  /// Runs `body(UcxEndpoint&) -> Task<bool>` as one call.
+  template <class Body>
+  void run(std::string_view operation, Body&& body) {
+    allfold::UcxEndpoint e = endpoint(operation);
+    allfold::Task<bool> task = body(e);
+    e.drive(task, allfold::Deadline::after(timeout_));
+  }
+
+  void barrier() {
+    run("barrier", [](allfold::UcxEndpoint& e) { return allfold::message::barrier_dissemination(e); });
+  }
+
+ private:
+  std::optional<allfold::TcpStore> store_;
+  std::optional<allfold::UcxLink> link_;
+  allfold::Duration timeout_;
+  std::uint32_t sequence_ = 0;
+};
+
+}  // namespace allfold_test
