@@ -51,10 +51,10 @@ std::vector<Subject> all_subjects() {
   std::vector<Subject> subjects;
   const auto fold = [&](const char* collective, auto motion, Run run) {
     subjects.push_back(
-        {collective, std::string(name(motion)), is_reproducible(motion), true, is_quadratic(motion), run});
+        {collective, std::string(name(motion)), is_reproducible(motion), true, is_quadratic(motion), std::move(run)});
   };
   const auto move = [&](const char* collective, std::string algorithm, bool quadratic, Run run) {
-    subjects.push_back({collective, std::move(algorithm), false, false, quadratic, run});
+    subjects.push_back({collective, std::move(algorithm), false, false, quadratic, std::move(run)});
   };
 
   for (const auto motion : allfold::all_reduce_motions) {

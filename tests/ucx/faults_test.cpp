@@ -19,7 +19,6 @@
 #include <support/ucx_ranks.hpp>
 
 using namespace std::chrono_literals;
-using allfold::Task;
 using allfold::UcxEndpoint;
 using allfold_test::UcxRank;
 namespace message = allfold::message;
