@@ -89,7 +89,8 @@ def vcpkg(arguments):
          f"-DCXX={arguments.compiler}", "-P", HERE.parent / "install/vcpkg_shim.cmake"]
     )  # fmt: skip
     check_headers(package / "include")
-    expected = {"copyright", "usage", "allfoldConfig.cmake", "allfoldConfigVersion.cmake", "allfoldTargets.cmake"}
+    modules = {"allfoldConfig.cmake", "allfoldConfigVersion.cmake", "allfoldTargets.cmake", "AllfoldUcx.cmake"}
+    expected = {"copyright", "usage"} | modules
     found = {p.relative_to(package / "share/allfold").as_posix() for p in (package / "share/allfold").rglob("*")}
     if found != expected:
         raise Failure(f"share/allfold: missing {sorted(expected - found)}, not expected {sorted(found - expected)}")
