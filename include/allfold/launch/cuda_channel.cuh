@@ -150,13 +150,13 @@ bool is_aligned_everywhere(const AllReduceCall<Reduction>& call, int world_size)
   return (address & 15U) == 0;
 }
 
-/// Whether the call is of whole, aligned vectors, long enough that wide packets pay, and fits one round of them. All
-/// ranks have to answer alike: others understand nothing of a rank's wide packets.
+/// Whether the call is of whole, aligned vectors, and long enough that wide packets pay. All ranks have to answer alike:
+/// others understand nothing of a rank's wide packets.
 template <Algorithm A, class Reduction>
-bool is_wide(const AllReduceCall<Reduction>& call, GridShape shape, int world_size) noexcept {
+bool suits_wide(const AllReduceCall<Reduction>& call, int world_size) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
   return world_size == DeviceLayout::wide_world_size && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
-         wide_groups(A, bytes, world_size) <= wide_room(shape, world_size) && is_aligned_everywhere(call, world_size);
+         is_aligned_everywhere(call, world_size);
 }
 
 template <Algorithm A, class Reduction>
@@ -164,15 +164,17 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
                         cudaStream_t stream) {
   const int ranks = channel.view().layout.world_size;
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  GridShape shape = device_shape(A, bytes, ranks, channel.most_blocks());
   const void* kernel = nullptr;
   if constexpr (sends_packets<A> && 16 % sizeof(typename Reduction::value_type) == 0) {
-    const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
-    if (is_wide<A>(call, wide, ranks)) {
-      kernel = reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, DeviceLayout::wide_world_size, Reduction>);
-      return channel.enqueue(kernel, wide, watch_threads, stream, meta, call);
+    if (suits_wide<A>(call, ranks)) {
+      const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
+      if (wide_groups(A, bytes, ranks) <= wide_room(wide, ranks)) {
+        kernel = reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, DeviceLayout::wide_world_size, Reduction>);
+        return channel.enqueue(kernel, wide, watch_threads, stream, meta, call);
+      }
     }
   }
+  const GridShape shape = device_shape(A, bytes, ranks, channel.most_blocks());
   if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {
     if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks);
   }

@@ -40,9 +40,9 @@ DeviceAllReduce<Reduction> describe_all_reduce(const CudaChannel& channel, const
 
 /// Runs the all-reduce in the caller's kernel: one_shot_push where ranks are two or the input is private, else one_shot.
 /// Afterwards the block's range of the output holds the result, for all threads of the block.
-/// Callable from: whole blocks, of 32 to 512 threads, a multiple of 32, in one dimension; every block of the grid, once per launch; the same
-/// grid on every rank, of `most_blocks` at most, and nothing that keeps part of it off the GPU.   Sync: the block's
-/// threads meet; blocks do not.   Memory order: what the block wrote to its range before the call is what is sent.
+/// Callable from: whole blocks, of 32 to 512 threads, a multiple of 32, in one dimension; every block of the grid, once
+/// per launch; the same grid on every rank, of `most_blocks` at most, and nothing that keeps part of it off the GPU.
+/// Sync: the block's threads meet; blocks do not.   Memory order: what the block wrote to its range before the call is what is sent.
 /// Returns false, to all threads, if the grid has more blocks, or if the collective failed: then the output is not valid,
 /// and the communicator's next call says why.
 template <class Reduction>
