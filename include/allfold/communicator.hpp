@@ -31,8 +31,8 @@ namespace allfold {
 /// One thread uses a communicator at a time. Every rank makes the same calls in the same order on a channel. A call
 /// that fails ends the communicator on every rank: each later call says why, until it is created again. Destroying it
 /// is no collective; a peer that still waits for this rank gets PeerError.
-template <store_policy Store, transport_policy Transport, topology_policy Topology, selector_policy Selector,
-          tracer_policy Tracer>
+template <store_policy Store, symmetric_transport_policy Transport, topology_policy Topology,
+          symmetric_selector_policy Selector, tracer_policy Tracer>
 class BasicCommunicator {
  public:
   using allocation_type = typename Transport::allocation_type;

@@ -43,7 +43,7 @@ class UcxRank {
   int world_size() const { return link_->world_size(); }
 
   allfold::UcxEndpoint endpoint(std::string_view operation) {
-    return allfold::UcxEndpoint(*link_, {.operation = operation, .sequence = sequence_++});
+    return allfold::UcxEndpoint(*link_, allfold::CollectiveId{.operation = operation, .sequence = sequence_++});
   }
 
   /// Runs `body(UcxEndpoint&) -> Task<bool>` as one call.

@@ -11,21 +11,9 @@
 #include <allfold/base/hash.hpp>
 #include <allfold/memory/window.hpp>
 #include <allfold/policy/algorithm.hpp>
+#include <allfold/policy/operation.hpp>
 
 namespace allfold {
-
-/// `signal` is no collective: a kernel of the caller's waits for one, or until one was taken.
-enum class Operation : std::uint8_t { all_reduce, barrier, group_barrier, signal };
-
-constexpr std::string_view name(Operation operation) noexcept {
-  switch (operation) {
-    case Operation::all_reduce: return "all_reduce";
-    case Operation::barrier: return "barrier";
-    case Operation::group_barrier: return "barrier of a group";
-    case Operation::signal: return "signal";
-  }
-  return "?";
-}
 
 /// Where a rank's argument lies, as far as ranks must agree on it.
 struct Placement {

@@ -37,8 +37,17 @@ struct CallOptions {
   int channel = 0;
   /// Instead of Options::timeout.
   std::optional<Duration> timeout{};
+  /// The rank that reduce and gather give their result to, and broadcast and scatter take theirs from.
+  int root = 0;
+  /// What a message and its receiver have in common, 0 to 2^31 - 1.
+  int tag = 0;
   /// Instead of the selector's choice. UsageError if it cannot run the call; would_choose() tells what can.
   std::optional<Algorithm> algorithm{};
+  /// Over messages: the call returns at once, and its Work tells when it is over. Until then its buffers are left alone.
+  bool async = false;
+  /// Over messages: operands may be combined in another order than that of ranks, where that is faster. The bits are the
+  /// same on every rank still, but depend on algorithm and world size.
+  bool fast = false;
 };
 
 /// What a launch takes of them.

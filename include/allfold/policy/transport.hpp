@@ -11,11 +11,12 @@
 #include <allfold/policy/categories.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/policy/message_options.hpp>
 #include <allfold/policy/options.hpp>
 
 namespace allfold {
 
-/// Moves bytes between the ranks of a window.
+/// Moves bytes between the ranks of a window: every rank's buffer is an address.
 ///
 ///   name                                  a short text; ranks with different transports refuse each other
 ///   max_world_size
@@ -41,7 +42,7 @@ namespace allfold {
 ///   check_private(where, what, pointer)   throws UsageError if private memory cannot be the call's `what`
 ///                                         ("input", "output"); asked in each call, so quick, and safe in a capture
 template <class T>
-concept transport_policy =
+concept symmetric_transport_policy =
     policy_of<T, transport_tag> && requires(T& transport, const T& constant, Meeting& meeting, const Options& options,
                                             std::span<const Identity> ranks, const void* pointer, std::size_t bytes) {
       typename T::channel_type;
@@ -60,5 +61,33 @@ concept transport_policy =
       constant.failure();
       { transport.leave() } noexcept;
     };
+
+/// Moves messages between ranks, on whatever hosts.
+///
+///   name, max_world_size, identity(), refusal(identities)     as above
+///   endpoint_type                         one call's way to the peers: allfold::endpoint (algo/message/endpoint.hpp)
+///   progress_type                         who makes progress, and for whom (launch/message_progress.hpp)
+///   connect(meeting, identities, options) learns the others' addresses; proves that messages arrive at every rank
+///   progress() -> progress_type&          once connected
+///   leave()                               tells peers that this rank destroys its communicator, and ends what is under
+///                                         way; noexcept
+template <class T>
+concept message_transport_policy =
+    policy_of<T, transport_tag> && requires(T& transport, const T& constant, Meeting& meeting,
+                                            const MessageOptions& options, std::span<const Identity> ranks) {
+      typename T::endpoint_type;
+      typename T::progress_type;
+      { T::name } -> std::convertible_to<std::string_view>;
+      { T::max_world_size } -> std::convertible_to<int>;
+      { constant.identity() } -> std::same_as<Identity>;
+      { constant.refusal(ranks) } -> std::same_as<std::string>;
+      transport.connect(meeting, ranks, options);
+      { transport.progress() } -> std::same_as<typename T::progress_type&>;
+      { transport.leave() } noexcept;
+    };
+
+/// Either family; the communicator goes by it.
+template <class T>
+concept transport_policy = symmetric_transport_policy<T> || message_transport_policy<T>;
 
 }  // namespace allfold

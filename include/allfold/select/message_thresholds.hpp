@@ -7,6 +7,7 @@
 #include <span>
 
 #include <allfold/policy/message_algorithm.hpp>
+#include <allfold/policy/selector.hpp>
 
 namespace allfold {
 
@@ -180,6 +181,8 @@ constexpr Motion pick_motion(std::span<const MotionRow<Motion>> rows, const Mess
 /// beyond the last row go by it. A plain value; set lists of your own by name: they must outlive it, have a row at
 /// least, and be the same on every rank.
 struct MessageThresholds {
+  using policy_category = selector_tag;
+
   std::span<const MotionRow<AllReduceMotion>> all_reduce_rows = detail::all_reduce_rows;
   std::span<const MotionRow<AllReduceMotion>> reproducible_all_reduce_rows = detail::reproducible_all_reduce_rows;
   std::span<const MotionRow<ReduceMotion>> reduce_rows = detail::reduce_rows;
@@ -212,5 +215,6 @@ struct MessageThresholds {
     return detail::pick_motion(all_to_all_rows, query);
   }
 };
+static_assert(message_selector_policy<MessageThresholds>);
 
 }  // namespace allfold

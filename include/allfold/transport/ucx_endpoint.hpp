@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -45,6 +46,8 @@ class UcxTransfer {
 
   bool over() const noexcept { return operation_ == nullptr || operation_->over; }
   bool ok() const noexcept { return operation_ == nullptr ? ok_ : operation_->ok; }
+  /// Of a receive that is over and ok: who sent the message.
+  int source() const noexcept { return operation_->peer; }
   void watch(Join& join) noexcept { operation_->join = &join; }
 
  private:
@@ -67,15 +70,14 @@ class UcxEndpoint {
  public:
   using transfer_type = UcxTransfer;
 
-  /// What tells calls apart: all ranks have the same. `sequence` may come again after 2^20 calls of the channel.
-  struct Call {
-    std::string_view operation;
-    int channel = 0;  ///< 0 to 63
-    std::uint32_t sequence = 0;
-  };
-
-  UcxEndpoint(UcxLink& link, const Call& call) noexcept
-      : link_(link), tag_(detail::UcxTag::call(link.communicator(), call.channel, call.sequence)), call_(call) {}
+  /// A collective's. Its channel is below UcxTag::channels.
+  UcxEndpoint(UcxLink& link, const CollectiveId& id) noexcept
+      : link_(link),
+        tag_(detail::UcxTag::call(link.communicator(), id.channel, id.sequence, id.record)),
+        operation_(id.operation) {}
+  /// A message's, which a user sends or receives.
+  UcxEndpoint(UcxLink& link, const MessageId& id) noexcept
+      : link_(link), tag_(detail::UcxTag::user(link.communicator(), id.tag, id.type)), operation_(id.operation) {}
 
   int rank() const noexcept { return link_.rank(); }
   int world_size() const noexcept { return link_.world_size(); }
@@ -84,6 +86,7 @@ class UcxEndpoint {
     if (link_.failure()) return UcxTransfer::refused();
     return UcxTransfer(link_.operations().send(peer, detail::UcxTag::message(tag_, step, rank()), from, bytes));
   }
+  /// `peer` may be any_source.
   UcxTransfer receive(int peer, int step, void* to, std::size_t bytes) {
     if (link_.failure()) return UcxTransfer::refused();
     return UcxTransfer(link_.operations().receive(peer, detail::UcxTag::message(tag_, step, peer), to, bytes));
@@ -112,15 +115,16 @@ class UcxEndpoint {
   void drive(Task<bool>& task, Deadline deadline) {
     timeout_ = deadline.remaining();
     if (!started_) start(task);
-    link_.drive([&] { return task.done(); }, deadline);
+    link_.drive([&] { return task.done(); },
+                [&](Clock::time_point now) { return now >= deadline.at() ? tag_ : no_call; });
     bool ok = false;
     try {
       ok = task.done() && task.result();
     } catch (...) {
-      link_.abandon();
+      abandon();
       throw;
     }
-    if (!ok) throw_failure();
+    if (!ok) link_.throw_failure(where(), timeout_, false);
   }
 
   /// Lets the task begin, so that several are under way; each is driven later.
@@ -129,31 +133,30 @@ class UcxEndpoint {
     task.start();
   }
 
- private:
-  [[noreturn]] ALLFOLD_COLD void throw_failure() const {
-    const Where where(call_.operation, rank(), world_size());
-    const UcxFailure failure = link_.failure().value_or(UcxFailure{});
-    const int source = failure.source;
-    switch (failure.code) {
-      case ErrorCode::timeout:
-        throw TimeoutError(where, source,
-                           {"rank ", source, " did not arrive; expected it within ", milliseconds(timeout_),
-                            " ms; see what it does, or try a longer timeout"});
-      case ErrorCode::mismatch:
-        throw MismatchError(
-            where, source,
-            {"rank ", source, " sent a message of another size; expected the same operation, count and ",
-             "type on every rank; see what it calls"});
-      default:
-        throw PeerError(where, source,
-                        {"rank ", source, failure.departed ? " has left" : " is gone",
-                         "; expected it to stay until the call is over; see how it ended"});
+  /// What messages of the call bear.
+  std::uint64_t tag() const noexcept { return tag_; }
+  Where where() const { return Where(operation_, rank(), world_size()); }
+  /// How long the call may take, for messages about errors.
+  void set_timeout(Duration timeout) noexcept { timeout_ = timeout; }
+
+  /// For a call that cannot go on, for a reason of this rank's own: all end, here and on the other ranks.
+  ALLFOLD_COLD void abandon() noexcept { link_.abandon({ErrorCode::peer, rank()}); }
+  /// Likewise because `source` calls something else.
+  ALLFOLD_COLD void mismatch(int source) noexcept { link_.abandon({ErrorCode::mismatch, source}); }
+
+  /// Why a task of this call ended with false.
+  ALLFOLD_COLD std::exception_ptr failure() const noexcept {
+    try {
+      link_.throw_failure(where(), timeout_, false);
+    } catch (...) {
+      return std::current_exception();
     }
   }
 
+ private:
   UcxLink& link_;
   std::uint64_t tag_;
-  Call call_;
+  std::string_view operation_;
   Duration timeout_{};
   bool started_ = false;
 };

@@ -37,9 +37,14 @@ struct UcxFailure {
 /// ranks tell each other, so that all of them name the same one.
 class UcxLink {
  public:
+  /// As many as tags can tell apart.
+  static constexpr int max_ranks = 1 << detail::UcxTag::sender_bits;
+
   struct Options {
-    /// Tells communicators apart that ranks have at one time; the same on all ranks, below 512.
+    /// Tells communicators apart that ranks have at one time; the same on all ranks, below UcxTag::communicators.
     int communicator = 0;
+    /// Whether sleep() will be called: ways to communicate that cannot wake anybody are left out then.
+    bool sleeps = false;
     /// How long the destructor waits for the other ranks' last calls.
     Duration linger = std::chrono::seconds(5);
   };
@@ -47,7 +52,7 @@ class UcxLink {
   /// Collective. `ranks`: who they are, by rank.
   /// @throws UsageError for a world or an id that is too large; UcxError; what the meeting throws
   ALLFOLD_COLD UcxLink(Meeting& meeting, std::span<const Identity> ranks, const Options& options)
-      : worker_(checked(meeting, options)),
+      : worker_(checked(meeting, options), options.sleeps),
         operations_(worker_),
         communicator_(options.communicator),
         linger_(options.linger),
@@ -66,9 +71,16 @@ class UcxLink {
   }
   UcxLink(const UcxLink&) = delete;
   UcxLink& operator=(const UcxLink&) = delete;
-  ~UcxLink() {
+  ~UcxLink() { close(); }
+
+  /// Leaves: nothing is under way afterwards, and nothing can be begun.
+  void close() noexcept {
+    if (closed_) return;
+    closed_ = true;
     if (!failure_ && world_size() > 1) leave();
+    if (!failure_) failure_ = UcxFailure{ErrorCode::peer, rank(), true};
     operations_.end_all();
+    settle();
   }
 
   int rank() const noexcept { return worker_.rank(); }
@@ -78,31 +90,68 @@ class UcxLink {
   detail::UcxOperations& operations() noexcept { return operations_; }
   const std::optional<UcxFailure>& failure() const noexcept { return failure_; }
 
-  /// Makes progress until `over()`, or until a failure: then nothing is under way any more, and all who waited have been
-  /// resumed. Gives the core away where ranks are as many as cores.
-  template <class Over>
-  void drive(Over&& over, Deadline deadline) {
+  bool failed() const noexcept { return failure_.has_value(); }
+
+  /// Lets messages move, and resumes who can go on: whether anything happened.
+  bool advance() {
+    const bool moved = worker_.progress() != 0;
+    return (!operations_.failed() && operations_.resume_ready()) || moved;
+  }
+
+  /// Looks at the peers: to be done a thousand times a second. `late`: the tag of a call whose deadline has passed, or no_call. After a
+  /// failure nothing is under way any more, and all who waited have been resumed.
+  ALLFOLD_COLD void look(std::uint64_t late) {
+    if (!failure_) look_around(late);
+    if (failure_) settle();
+  }
+
+  /// Makes progress until `over()`, or until a failure. `late(now)`: the tag of a call whose deadline has passed, or no_call;
+  /// asked a thousand times a second. Gives the core away where ranks are as many as cores.
+  template <class Over, class Late>
+  void drive(Over&& over, Late&& late) {
     int empty = 0;
     Clock::time_point look_at = Clock::now() + look_interval;
     for (unsigned round = 1; !over() && !failure_; ++round) {
-      empty = worker_.progress() != 0 ? 0 : empty + 1;
-      if (!operations_.failed() && operations_.resume_ready()) {
-        empty = 0;
-        continue;
-      }
+      empty = advance() ? 0 : empty + 1;
       if (crowded_ && empty > 5) ::sched_yield();
       if (round % 32 != 0 && !operations_.failed()) continue;
       const Clock::time_point now = Clock::now();
       if (now < look_at && !operations_.failed()) continue;
       look_at = now + look_interval;
-      look_around(now >= deadline.at());
+      look(late(now));
     }
-    while (failure_ && operations_.resume_ready()) continue;
   }
 
-  /// For a call that cannot go on, for a reason of this rank's own: it ends here, and on the other ranks.
-  ALLFOLD_COLD void abandon() {
-    if (!failure_) fail({ErrorCode::peer, rank()});
+  /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
+  void sleep(int descriptor, Duration timeout) noexcept { worker_.sleep(descriptor, timeout); }
+
+  /// Throws why the ranks no longer go on; only if failed(). `earlier`: a call was about to start.
+  [[noreturn]] ALLFOLD_COLD void throw_failure(const Where& where, Duration timeout, bool earlier) const {
+    const int source = failure_->source;
+    const char* const head = earlier ? "the communicator ended earlier: " : "";
+    const char* const end = "; this communicator has ended, create it again to go on";
+    switch (failure_->code) {
+      case ErrorCode::timeout:
+        throw TimeoutError(where, source,
+                           {head, "rank ", source, " did not arrive", earlier ? " in time" : "; expected it within ",
+                            earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
+                            "; see what it does, or try a longer timeout", end});
+      case ErrorCode::mismatch:
+        throw MismatchError(where, source,
+                            {head, "rank ", source, " called something else; expected the same operation, root, type, ",
+                             "counts and operator on every rank; set MessageOptions::check_calls to see both sides",
+                             end});
+      default:
+        throw PeerError(where, source,
+                        {head, "rank ", source, failure_->departed ? " has left" : " is gone",
+                         "; expected it to stay until the call is over; see how it ended", end});
+    }
+  }
+
+  /// For a call that cannot go on: it ends here, and on the other ranks.
+  ALLFOLD_COLD void abandon(UcxFailure failure) {
+    if (!failure_) fail(failure);
+    settle();
   }
 
  private:
@@ -121,13 +170,12 @@ class UcxLink {
   static constexpr std::chrono::milliseconds hearing{300};
 
   static Meeting& checked(Meeting& meeting, const Options& options) {
-    if (meeting.world_size() > max_message_ranks) {
-      throw UsageError(meeting.where(),
-                       {"there cannot be ", meeting.world_size(), " ranks; expected 1 to ", max_message_ranks});
+    if (meeting.world_size() > max_ranks) {
+      throw UsageError(meeting.where(), {"there cannot be ", meeting.world_size(), " ranks; expected 1 to ", max_ranks});
     }
-    if (options.communicator < 0 || options.communicator > 511) {
-      throw UsageError(meeting.where(),
-                       {"UcxLink::Options::communicator is ", options.communicator, "; expected 0 to 511"});
+    if (options.communicator < 0 || options.communicator >= detail::UcxTag::communicators) {
+      throw UsageError(meeting.where(), {"UcxLink::Options::communicator is ", options.communicator,
+                                         "; expected 0 to ", detail::UcxTag::communicators - 1});
     }
     return meeting;
   }
@@ -202,7 +250,19 @@ class UcxLink {
         return UcxFailure{ErrorCode::peer, peer, true};
       }
     }
+    if (operations_.pending_of_any() > 0) return nobody_left();
     return std::nullopt;
+  }
+
+  /// Of a message from any rank, where all others have left.
+  std::optional<UcxFailure> nobody_left() const noexcept {
+    int last = -1;
+    for (int peer = 0; peer < world_size(); ++peer) {
+      if (peer == rank()) continue;
+      if (word_of_[static_cast<std::size_t>(peer)].kind != Word::Kind::leaves) return std::nullopt;
+      last = peer;
+    }
+    return last < 0 ? std::nullopt : std::optional(UcxFailure{ErrorCode::peer, last, true});
   }
 
   bool somebody_failed() const noexcept {
@@ -212,9 +272,14 @@ class UcxLink {
     return false;
   }
 
-  ALLFOLD_COLD void look_around(bool late) {
+  void settle() {
+    while (operations_.resume_ready()) continue;
+  }
+
+  ALLFOLD_COLD void look_around(std::uint64_t late) {
     hear();
     if (operations_.mismatched() >= 0) return fail({ErrorCode::mismatch, operations_.mismatched()});
+    if (const int differing = operations_.differing(); differing >= 0) return fail({ErrorCode::mismatch, differing});
     if (const auto told = told_reason()) return fail(*told);
     if (operations_.failed() || missing_rank()) {
       // What the peer sent before it went is still on its way, a word of why among it.
@@ -223,15 +288,15 @@ class UcxLink {
       if (const auto told = told_reason()) return fail(*told);
       if (!operations_.failed() && operations_.resume_ready()) return;
       if (const auto missing = missing_rank()) return fail(*missing);
-      if (operations_.failed()) return fail({ErrorCode::peer, operations_.waited_for()});
+      if (operations_.failed()) return fail({ErrorCode::peer, operations_.waited_for(late)});
     }
-    if (late || somebody_failed()) fail_late();
+    if (late != no_call || somebody_failed()) fail_late(late);
   }
 
   /// A deadline has passed, here or elsewhere. All who still can say so: who is silent is to blame, and first of all a
   /// silent rank that somebody waits for.
-  ALLFOLD_COLD void fail_late() {
-    const int waits_for = operations_.waited_for();
+  ALLFOLD_COLD void fail_late(std::uint64_t late) {
+    const int waits_for = operations_.waited_for(late);
     tell_all({.kind = Word::Kind::failed, .code = ErrorCode::timeout, .waits_for = waits_for});
     const Deadline end = Deadline::after(hearing);
     const auto all_spoke = [this] {
@@ -293,6 +358,7 @@ class UcxLink {
   Word told_;
   std::optional<UcxFailure> failure_;
   bool crowded_ = false;
+  bool closed_ = false;
 };
 
 }  // namespace allfold

@@ -10,6 +10,7 @@
 
 #include <ucp/api/ucp.h>
 
+#include <allfold/algo/message/endpoint.hpp>
 #include <allfold/algo/message/task.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
@@ -24,7 +25,9 @@ struct UcxOperation {
   Join* join = nullptr;
   UcxOperation* next = nullptr;  ///< of those that are ready, or free
   std::size_t bytes = 0;
-  int peer = -1;
+  std::uint64_t tag = 0;
+  int asked = any_source;
+  int peer = any_source;  ///< as asked; of a receive from any: who sent it, once it is over
   bool receives = false;
   bool in_use = false;
   bool ended = false;   ///< UCX has called back, maybe before the call that started it returned
@@ -34,20 +37,44 @@ struct UcxOperation {
   bool dropped = false;  ///< nobody asks for its outcome any more
 };
 
-/// What makes a message one of a call: 1 bit for messages about failures, 9 of the communicator, 6 of the channel, 20
-/// of the sequence number, 16 of the step, 12 of the sender.
+/// What makes a message one of a call, from the highest bit: 1 bit for messages about failures, 8 of the communicator, 6
+/// of the channel; then 12 of the sequence number, 12 of what is called, 15 of the step; 10 of the sender. Messages of
+/// users have a channel of their own, and 31 bits of tag and 8 of the type instead of those in the middle.
+///
+/// Numbers come again: messages of one sender with one tag are received in the order they were sent, so a rank may be
+/// any number of calls ahead.
 struct UcxTag {
-  static constexpr std::uint64_t control = std::uint64_t{1} << 63;
-  static constexpr std::uint64_t of_communicator = std::uint64_t{0x1ff} << 54;
+  static constexpr int sender_bits = 10;
+  static constexpr int communicators = 256;
+  static constexpr int channels = 63;  ///< of collectives
 
-  static constexpr std::uint64_t communicator(int id) noexcept { return static_cast<std::uint64_t>(id & 0x1ff) << 54; }
-  static constexpr std::uint64_t call(int communicator_id, int channel, std::uint32_t sequence) noexcept {
-    return communicator(communicator_id) | static_cast<std::uint64_t>(channel & 0x3f) << 48 |
-           static_cast<std::uint64_t>(sequence & 0xfffff) << 28;
+  static constexpr std::uint64_t control = std::uint64_t{1} << 63;
+  static constexpr std::uint64_t of_communicator = std::uint64_t{0xff} << 55;
+  static constexpr std::uint64_t of_channel = std::uint64_t{0x3f} << 49;
+  static constexpr std::uint64_t of_sequence = std::uint64_t{0xfff} << 37;
+  static constexpr std::uint64_t of_record = std::uint64_t{0xfff} << 25;
+  static constexpr std::uint64_t of_user_tag = std::uint64_t{0x7fffffff} << 18;
+  static constexpr std::uint64_t of_user_type = std::uint64_t{0xff} << 10;
+  static constexpr std::uint64_t of_sender = (std::uint64_t{1} << sender_bits) - 1;
+
+  static constexpr std::uint64_t communicator(int id) noexcept {
+    return static_cast<std::uint64_t>(id) << 55 & of_communicator;
+  }
+  /// `record`: a hash of what is called.
+  static constexpr std::uint64_t call(int communicator_id, int channel, std::uint32_t sequence,
+                                      std::uint64_t record) noexcept {
+    return communicator(communicator_id) | (static_cast<std::uint64_t>(channel) << 49 & of_channel) |
+           (std::uint64_t{sequence} << 37 & of_sequence) | (record << 25 & of_record);
+  }
+  static constexpr std::uint64_t user(int communicator_id, int tag, std::uint64_t type) noexcept {
+    return communicator(communicator_id) | of_channel | (static_cast<std::uint64_t>(tag) << 18 & of_user_tag) |
+           (type << 10 & of_user_type);
   }
   static constexpr std::uint64_t message(std::uint64_t call, int step, int sender) noexcept {
-    return call | static_cast<std::uint64_t>(step & 0xffff) << 12 | static_cast<std::uint64_t>(sender & 0xfff);
+    return call | static_cast<std::uint64_t>(step & 0x7fff) << sender_bits |
+           (static_cast<std::uint64_t>(sender) & of_sender);
   }
+  static constexpr int sender(std::uint64_t tag) noexcept { return static_cast<int>(tag & of_sender); }
 };
 
 /// The sends and receives of all calls of one rank. UCX's callbacks mark what is over; `resume_ready` then resumes who
@@ -57,13 +84,13 @@ struct UcxTag {
 class UcxOperations {
  public:
   explicit UcxOperations(UcxWorker& worker)
-      : worker_(worker), pending_(static_cast<std::size_t>(worker.world_size())) {}
+      : worker_(worker), pending_(static_cast<std::size_t>(worker.world_size()) + 1) {}
   UcxOperations(const UcxOperations&) = delete;
   UcxOperations& operator=(const UcxOperations&) = delete;
 
   /// Null: it is over and ok.
   UcxOperation* send(int peer, std::uint64_t tag, const void* from, std::size_t bytes) {
-    UcxOperation* const operation = take(peer, bytes, false);
+    UcxOperation* const operation = take(peer, tag, bytes, false);
     ucp_request_param_t how{};
     how.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
     how.cb.send = [](void* request, ucs_status_t status, void* user) {
@@ -74,14 +101,16 @@ class UcxOperations {
     return started(operation, ::ucp_tag_send_nbx(worker_.endpoint(peer), from, bytes, tag, &how));
   }
 
+  /// From any_source: of any sender.
   UcxOperation* receive(int peer, std::uint64_t tag, void* to, std::size_t bytes) {
-    UcxOperation* const operation = take(peer, bytes, true);
+    UcxOperation* const operation = take(peer, tag, bytes, true);
     ucp_request_param_t how{};
     // Without the callback UCX 1.13 does not always tell the size of a message that was there already.
     how.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE |
                        UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
     how.cb.recv = [](void* request, ucs_status_t status, const ucp_tag_recv_info_t* got, void* user) {
       auto* const receiving = static_cast<UcxOperation*>(user);
+      if (status == UCS_OK || status == UCS_ERR_MESSAGE_TRUNCATED) sent_by(receiving, *got);
       const bool fits = status == UCS_OK && got->length == receiving->bytes;
       if (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits)) {
         receiving->owner->mismatched_ = receiving->peer;
@@ -90,7 +119,8 @@ class UcxOperations {
     };
     how.user_data = operation;
     how.memory_type = UCS_MEMORY_TYPE_HOST;
-    return started(operation, ::ucp_tag_recv_nbx(worker_.handle(), to, bytes, tag, ~std::uint64_t{0}, &how));
+    const std::uint64_t mask = peer == any_source ? ~UcxTag::of_sender : ~std::uint64_t{0};
+    return started(operation, ::ucp_tag_recv_nbx(worker_.handle(), to, bytes, tag, mask, &how));
   }
 
   void drop(UcxOperation* operation) noexcept {
@@ -104,17 +134,35 @@ class UcxOperations {
   /// The rank whose message had another size; -1: none.
   int mismatched() const noexcept { return mismatched_; }
   /// How many are under way with that peer.
-  int pending(int peer) const noexcept { return pending_[static_cast<std::size_t>(peer)]; }
-  /// A rank that is waited for; -1: none. Better one that is received from: it may be late itself.
-  int waited_for() const noexcept {
+  int pending(int peer) const noexcept { return pending_[index_of(peer)]; }
+  /// How many receives wait for a message of any peer.
+  int pending_of_any() const noexcept { return pending_.back(); }
+  /// A rank that the call of that tag waits for, or any call; -1: none. Better one that is received from: it may be late itself.
+  int waited_for(std::uint64_t call) const noexcept {
+    constexpr std::uint64_t of_call = UcxTag::of_communicator | UcxTag::of_channel | UcxTag::of_sequence;
     int peer = -1;
     for (const auto& operation : all_) {
-      if (operation->in_use && !operation->over && (peer < 0 || operation->receives)) {
-        peer = operation->peer;
-        if (operation->receives) break;
-      }
+      if (!operation->in_use || operation->over) continue;
+      if (call != no_call && ((operation->tag ^ call) & of_call) != 0) continue;
+      if (peer < 0 || operation->receives) peer = operation->peer;
+      if (peer >= 0 && operation->receives) break;
     }
     return peer;
+  }
+  /// A rank that has sent a message to a call that waits for another one: it calls something else; -1: none.
+  ALLFOLD_COLD int differing() const noexcept {
+    for (const auto& operation : all_) {
+      if (!operation->in_use || operation->over || !operation->receives || operation->peer == any_source) continue;
+      const std::uint64_t of_record =
+          (operation->tag & UcxTag::of_channel) == UcxTag::of_channel ? UcxTag::of_user_type : UcxTag::of_record;
+      const std::uint64_t of_step = ((std::uint64_t{1} << 25) - 1) & ~UcxTag::of_sender;
+      const bool user = of_record == UcxTag::of_user_type;
+      const std::uint64_t mask = ~(user ? of_record : of_record | of_step);
+      ucp_tag_recv_info_t info{};
+      const ucp_tag_message_h message = ::ucp_tag_probe_nb(worker_.handle(), operation->tag & mask, mask, 0, &info);
+      if (message != nullptr && ((info.sender_tag ^ operation->tag) & of_record) != 0) return operation->peer;
+    }
+    return -1;
   }
 
   /// Resumes who waits for what is over; whether there was anything.
@@ -161,19 +209,19 @@ class UcxOperations {
     operation->ended = true;
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
-    if (all.mismatched_ != operation->peer) all.worker_.mark_broken(operation->peer);
+    if (operation->peer != any_source && all.mismatched_ != operation->peer) all.worker_.mark_broken(operation->peer);
     all.failed_ = true;
   }
 
   UcxOperation* started(UcxOperation* operation, ucs_status_ptr_t request) noexcept {
     if (operation->ended) return operation;
     if (request == nullptr) {
-      --pending_[static_cast<std::size_t>(operation->peer)];
+      --pending_[index_of(operation->peer)];
       give(operation);
       return nullptr;
     }
     if (UCS_PTR_IS_ERR(request)) {
-      worker_.mark_broken(operation->peer);
+      if (operation->peer != any_source) worker_.mark_broken(operation->peer);
       failed_ = true;
     } else {
       operation->request = request;
@@ -184,7 +232,7 @@ class UcxOperations {
   void conclude(UcxOperation* operation, bool ok) noexcept {
     operation->over = true;
     operation->ok = ok;
-    --pending_[static_cast<std::size_t>(operation->peer)];
+    --pending_[index_of(operation->asked)];
     if (operation->dropped) return give(operation);
     if (operation->join == nullptr) return;
     operation->queued = true;
@@ -192,14 +240,23 @@ class UcxOperations {
     last_ready_ = &operation->next;
   }
 
-  UcxOperation* take(int peer, std::size_t bytes, bool receives) {
+  std::size_t index_of(int peer) const noexcept {
+    return peer == any_source ? pending_.size() - 1 : static_cast<std::size_t>(peer);
+  }
+
+  static void sent_by(UcxOperation* operation, const ucp_tag_recv_info_t& got) noexcept {
+    operation->peer = UcxTag::sender(got.sender_tag);
+  }
+
+  UcxOperation* take(int peer, std::uint64_t tag, std::size_t bytes, bool receives) {
     if (free_ == nullptr) {
       all_.push_back(std::make_unique<UcxOperation>());
       free_ = all_.back().get();
     }
     UcxOperation* const operation = std::exchange(free_, free_->next);
-    *operation = {.owner = this, .bytes = bytes, .peer = peer, .receives = receives, .in_use = true};
-    ++pending_[static_cast<std::size_t>(peer)];
+    *operation = {.owner = this, .bytes = bytes, .tag = tag, .asked = peer, .peer = peer, .receives = receives,
+                  .in_use = true};
+    ++pending_[index_of(peer)];
     return operation;
   }
   void give(UcxOperation* operation) noexcept {
@@ -208,7 +265,7 @@ class UcxOperations {
   }
 
   UcxWorker& worker_;
-  std::vector<int> pending_;  ///< [rank]
+  std::vector<int> pending_;  ///< [rank], and last those of any
   std::vector<std::unique_ptr<UcxOperation>> all_;
   UcxOperation* free_ = nullptr;
   UcxOperation* ready_ = nullptr;

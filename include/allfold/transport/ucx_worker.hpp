@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include <poll.h>
+
 #include <ucp/api/ucp.h>
 
 #include <allfold/base/deadline.hpp>
@@ -23,12 +25,13 @@ class UcxWorker {
  public:
   /// Collective: meets the other ranks to learn their addresses. Connections are made by the first messages.
   /// @throws UcxError; what the meeting throws
-  ALLFOLD_COLD explicit UcxWorker(Meeting& meeting) : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
+  /// `sleeps`: whether sleep() will be called.
+  ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps) : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
     const Where where = meeting.where();
     detail::set_ucx_environment();
     ucp_params_t params{};
     params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS;
-    params.features = UCP_FEATURE_TAG;
+    params.features = UCP_FEATURE_TAG | (sleeps ? UCP_FEATURE_WAKEUP : 0);
     params.estimated_num_eps = broken_.size();
     ucp_context_h context = nullptr;
     detail::check_ucx(where, ::ucp_init(&params, nullptr, &context),
@@ -42,6 +45,9 @@ class UcxWorker {
     detail::check_ucx(where, ::ucp_worker_create(context, &of_worker, &worker),
                       {"UCX found no way to communicate; see the variables UCX_TLS and UCX_NET_DEVICES"});
     worker_.reset(worker);
+    if (sleeps) {
+      detail::check_ucx(where, ::ucp_worker_get_efd(worker, &event_fd_), {"UCX has no descriptor to wait for messages"});
+    }
     connect(meeting, where);
   }
   UcxWorker(const UcxWorker&) = delete;
@@ -55,6 +61,13 @@ class UcxWorker {
 
   /// Lets UCX work; never to be called from one of its callbacks. How much it has done.
   unsigned progress() noexcept { return ::ucp_worker_progress(worker_.get()); }
+
+  /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
+  void sleep(int descriptor, Duration timeout) noexcept {
+    if (::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
+    pollfd wakers[] = {{event_fd_, POLLIN, 0}, {descriptor, POLLIN, 0}};
+    static_cast<void>(::poll(wakers, 2, Deadline::after(timeout).remaining_ms()));
+  }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.
   bool broken(int peer) const noexcept { return broken_[index_of(peer)]; }
@@ -132,6 +145,7 @@ class UcxWorker {
   // The worker goes before its context.
   std::unique_ptr<ucp_context, Cleanup> context_;
   std::unique_ptr<ucp_worker, Cleanup> worker_;
+  int event_fd_ = -1;  ///< UCX's
   int rank_;
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;

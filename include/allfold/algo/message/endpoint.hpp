@@ -4,7 +4,9 @@
 #include <concepts>
 #include <coroutine>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include <allfold/algo/chunk.hpp>
@@ -13,6 +15,27 @@
 #include <allfold/memory/block_pool.hpp>
 
 namespace allfold {
+
+/// What tells one collective from another: all its ranks have the same.
+struct CollectiveId {
+  std::string_view operation;  ///< for messages about errors
+  int channel = 0;
+  std::uint32_t sequence = 0;
+  std::uint64_t record = 0;  ///< a hash of what is called
+};
+
+/// What a message of a user has in common with its receiver.
+struct MessageId {
+  std::string_view operation;  ///< for messages about errors
+  int tag = 0;
+  std::uint64_t type = 0;  ///< a hash of the elements' type
+};
+
+/// In place of a rank: a message of whichever comes first.
+inline constexpr int any_source = -1;
+
+/// In place of what a call's messages bear: none of them.
+inline constexpr std::uint64_t no_call = ~std::uint64_t{0};
 
 /// A send or a receive that has been started. `over()`: it is no longer in flight; then `ok()` says how it ended. An
 /// empty one is over and ok. `watch(join)`: of one that is not over; when it is, the endpoint resumes `join.arrive()`,

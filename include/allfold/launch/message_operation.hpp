@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include <allfold/algo/message/endpoint.hpp>
+#include <allfold/algo/message/task.hpp>
+#include <allfold/base/config.hpp>
+#include <allfold/base/deadline.hpp>
+#include <allfold/base/error.hpp>
+
+namespace allfold {
+
+class MessageOperation;
+class MessageOperations;
+
+/// Is told once that an operation is over, by who makes progress.
+class OperationListener {
+ public:
+  virtual void over(MessageOperation& operation) = 0;
+
+ protected:
+  ~OperationListener() = default;
+
+ private:
+  friend class MessageOperation;
+  friend class MessageOperations;
+  OperationListener* next_ = nullptr;
+};
+
+/// Memory that a call writes, for Work::result.
+struct OperationResult {
+  void* data = nullptr;
+  std::size_t count = 0;
+  std::uint64_t type = 0;
+};
+
+/// One call over messages, from when it is made until it is over. It belongs to whoever makes progress, and to each Work
+/// that shows it; the last of them deletes it.
+class MessageOperation {
+ public:
+  MessageOperation(const MessageOperation&) = delete;
+  MessageOperation& operator=(const MessageOperation&) = delete;
+
+  std::uint32_t sequence() const noexcept { return sequence_; }
+  OperationResult result() const noexcept { return result_; }
+
+  /// Whether it has ended, well or not; then the rest may be read.
+  bool over() const noexcept { return over_.load(std::memory_order_acquire); }
+  /// Null: it ended well.
+  const std::exception_ptr& error() const noexcept { return error_; }
+  /// The rank a message came from; -1 for other operations.
+  int source() const noexcept { return source_; }
+
+  /// Whether `listener` will be told; if not, it is over already.
+  bool listen(OperationListener& listener) noexcept {
+    OperationListener* first = listeners_.load(std::memory_order_acquire);
+    do {
+      if (first == closed()) return false;
+      listener.next_ = first;
+    } while (!listeners_.compare_exchange_weak(first, &listener, std::memory_order_acq_rel));
+    return true;
+  }
+
+  void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  void release() noexcept {
+    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+  /// The caller has waited for it.
+  virtual void report_wait(Clock::time_point begin, Clock::time_point end) = 0;
+
+ protected:
+  MessageOperation(std::uint32_t sequence, const OperationResult& result) noexcept
+      : result_(result), sequence_(sequence) {}
+  virtual ~MessageOperation() = default;
+
+  std::exception_ptr error_;
+  int source_ = -1;
+
+ private:
+  friend class MessageOperations;
+
+  static OperationListener* closed() noexcept { return reinterpret_cast<OperationListener*>(std::uintptr_t{1}); }
+
+  /// Runs it until it waits.
+  virtual void begin(MessageOperations& all) = 0;
+  /// Its coroutine has ended: gives back what it held, and sets error().
+  virtual void conclude() noexcept = 0;
+  /// It cannot go on for want of a communicator.
+  virtual void abandon() noexcept = 0;
+  /// What messages of it bear.
+  virtual std::uint64_t tag() const noexcept = 0;
+
+  /// Publishes that it is over; the listeners are then told, and may delete it.
+  OperationListener* publish() noexcept {
+    over_.store(true, std::memory_order_release);
+    return listeners_.exchange(closed(), std::memory_order_acq_rel);
+  }
+
+  OperationResult result_;
+  std::uint32_t sequence_;
+  std::atomic<int> owners_{1};
+  std::atomic<bool> over_{false};
+  std::atomic<OperationListener*> listeners_{nullptr};
+
+  // Of who makes progress.
+  MessageOperation* before_ = nullptr;
+  MessageOperation* after_ = nullptr;
+  MessageOperation* next_ended_ = nullptr;
+  Clock::time_point deadline_ = Clock::time_point::max();
+};
+
+/// The operations of one rank that are under way. For one thread at a time.
+class MessageOperations {
+ public:
+  MessageOperations() noexcept = default;
+  MessageOperations(const MessageOperations&) = delete;
+  MessageOperations& operator=(const MessageOperations&) = delete;
+
+  bool empty() const noexcept { return first_ == nullptr; }
+
+  /// Takes over one of its owners.
+  void begin(MessageOperation& operation, Clock::time_point deadline) {
+    operation.deadline_ = deadline;
+    operation.before_ = nullptr;
+    operation.after_ = std::exchange(first_, &operation);
+    if (operation.after_ != nullptr) operation.after_->before_ = &operation;
+    operation.begin(*this);
+  }
+
+  /// From the operation's coroutine, as the last it does.
+  void ended(MessageOperation& operation) noexcept {
+    operation.next_ended_ = nullptr;
+    *last_ended_ = &operation;
+    last_ended_ = &operation.next_ended_;
+  }
+
+  /// Concludes those that have ended; whether there were any.
+  bool conclude_ended() {
+    if (ended_ == nullptr) return false;
+    while (ended_ != nullptr) {
+      MessageOperation& operation = *std::exchange(ended_, ended_->next_ended_);
+      if (ended_ == nullptr) last_ended_ = &ended_;
+      operation.conclude();
+      retire(operation);
+    }
+    return true;
+  }
+
+  /// Those that have not ended never will.
+  void abandon() noexcept {
+    while (first_ != nullptr) {
+      first_->abandon();
+      retire(*first_);
+    }
+  }
+
+  /// The tag of an operation whose deadline has passed; no_call: there is none.
+  std::uint64_t late(Clock::time_point now) const noexcept {
+    for (const MessageOperation* each = first_; each != nullptr; each = each->after_) {
+      if (now >= each->deadline_) return each->tag();
+    }
+    return no_call;
+  }
+
+ private:
+  void retire(MessageOperation& operation) noexcept {
+    (operation.before_ != nullptr ? operation.before_->after_ : first_) = operation.after_;
+    if (operation.after_ != nullptr) operation.after_->before_ = operation.before_;
+    for (OperationListener* each = operation.publish(); each != nullptr;) {
+      OperationListener* const next = each->next_;
+      each->over(operation);
+      each = next;
+    }
+    operation.release();
+  }
+
+  MessageOperation* first_ = nullptr;
+  MessageOperation* ended_ = nullptr;
+  MessageOperation** last_ended_ = &ended_;
+};
+
+/// What is written of an operation, where nobody wants to know.
+struct NoReport {
+  void ended(const MessageOperation&) const noexcept {}
+  void waited(Clock::time_point, Clock::time_point) const noexcept {}
+};
+
+/// The operation that runs `body(endpoint, source) -> Task<bool>` on an endpoint.
+///
+/// `Report` is told when it ends (`ended(operation)`), and when the caller has waited for it (`waited(begin, end)`).
+template <class E, class Body, class Report>
+class MessageCall final : public MessageOperation {
+ public:
+  MessageCall(std::uint32_t sequence, const OperationResult& result, E endpoint, Body body, Report report)
+      : MessageOperation(sequence, result),
+        endpoint_(std::move(endpoint)),
+        body_(std::move(body)),
+        report_(std::move(report)) {}
+
+  void report_wait(Clock::time_point begin, Clock::time_point end) override { report_.waited(begin, end); }
+
+ private:
+  static Task<bool> run(E& endpoint, MessageCall& call, MessageOperations& all) {
+    try {
+      call.ok_ = co_await call.body_(endpoint, call.source_);
+    } catch (...) {
+      call.error_ = std::current_exception();
+    }
+    all.ended(call);
+    co_return call.ok_;
+  }
+
+  void begin(MessageOperations& all) override {
+    runner_ = run(endpoint_, *this, all);
+    runner_.start();
+  }
+  void conclude() noexcept override {
+    runner_ = {};
+    if (error_) {
+      end_all();
+    } else if (!ok_) {
+      error_ = endpoint_.failure();
+    }
+    report_.ended(*this);
+  }
+  ALLFOLD_COLD void abandon() noexcept override {
+    runner_ = {};
+    error_ = std::make_exception_ptr(
+        UsageError(endpoint_.where(), {"the communicator was destroyed before the call was over; expected it to live "
+                                       "until then; wait for the Work first"}));
+    report_.ended(*this);
+  }
+  std::uint64_t tag() const noexcept override { return endpoint_.tag(); }
+
+  /// The coroutine has thrown: the other ranks are told.
+  ALLFOLD_COLD void end_all() noexcept {
+    try {
+      std::rethrow_exception(error_);
+    } catch (const MismatchError& error) {
+      endpoint_.mismatch(error.source_rank());
+    } catch (...) {
+      endpoint_.abandon();
+    }
+  }
+
+  E endpoint_;
+  Body body_;
+  [[no_unique_address]] Report report_;
+  Task<bool> runner_;
+  bool ok_ = false;
+};
+
+/// Owns a share of an operation.
+class OperationRef {
+ public:
+  OperationRef() noexcept = default;
+  /// Takes the share over.
+  explicit OperationRef(MessageOperation* operation) noexcept : operation_(operation) {}
+  OperationRef(const OperationRef& other) noexcept : operation_(other.operation_) {
+    if (operation_ != nullptr) operation_->retain();
+  }
+  OperationRef(OperationRef&& other) noexcept : operation_(std::exchange(other.operation_, nullptr)) {}
+  OperationRef& operator=(OperationRef other) noexcept {
+    std::swap(operation_, other.operation_);
+    return *this;
+  }
+  ~OperationRef() {
+    if (operation_ != nullptr) operation_->release();
+  }
+
+  MessageOperation* get() const noexcept { return operation_; }
+  MessageOperation* operator->() const noexcept { return operation_; }
+  MessageOperation& operator*() const noexcept { return *operation_; }
+
+ private:
+  MessageOperation* operation_ = nullptr;
+};
+
+}  // namespace allfold

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <allfold/base/deadline.hpp>
+#include <allfold/base/error.hpp>
+#include <allfold/base/unique_fd.hpp>
+#include <allfold/launch/message_operation.hpp>
+
+namespace allfold {
+
+/// Who makes progress for a rank's operations, as Work sees it.
+class MessageProgress {
+ public:
+  MessageProgress(const MessageProgress&) = delete;
+  MessageProgress& operator=(const MessageProgress&) = delete;
+
+  /// Begins an operation; it goes on until it is over. A call that cannot begin is over with an error.
+  virtual void post(OperationRef operation, Deadline deadline) = 0;
+  /// Returns when it is over, or at `until`: whether it is over.
+  virtual bool wait(MessageOperation& operation, Deadline until) = 0;
+  /// Makes progress if that is for the caller to do; never waits.
+  virtual void poll() = 0;
+
+ protected:
+  MessageProgress() = default;
+  ~MessageProgress() = default;
+};
+
+/// Progress by the caller: whoever waits, polls or begins an operation moves all of them on. No thread, and the shortest
+/// way; between calls nothing moves. For one thread at a time.
+///
+/// A link is one rank's way to the others:
+///   advance()                      lets messages move, and resumes who can go on: whether anything happened
+///   look(late)                     looks at the peers, once in a while. `late`: the tag of a call whose deadline has
+///                                  passed, or no_call
+///   drive(over, late)              does both until over(), or until a failure; `late(now)` as above
+///   failed()                       nothing goes on any more: all who waited have been resumed
+///   sleep(descriptor, timeout)     until a message comes, the descriptor can be read, or the timeout; may end early
+///   close()                        leaves; nothing is under way afterwards; noexcept
+template <class Link>
+class CallerProgress final : public MessageProgress {
+ public:
+  static constexpr bool has_thread = false;
+
+  explicit CallerProgress(Link& link) noexcept : link_(link) {}
+  ~CallerProgress() { close(); }
+
+  Link& link() noexcept { return link_; }
+  bool failed() const noexcept { return link_.failed(); }
+
+  void post(OperationRef operation, Deadline deadline) override {
+    MessageOperation& begun = *operation;
+    begun.retain();
+    operations_.begin(begun, deadline.at());
+    operations_.conclude_ended();
+  }
+
+  bool wait(MessageOperation& operation, Deadline until) override {
+    bool enough = false;
+    link_.drive(
+        [&] {
+          operations_.conclude_ended();
+          return operation.over() || enough;
+        },
+        [&](Clock::time_point now) {
+          enough = now >= until.at();
+          return operations_.late(now);
+        });
+    operations_.conclude_ended();
+    return operation.over();
+  }
+
+  void poll() override {
+    link_.drive([passed = false]() mutable { return std::exchange(passed, true); },
+                [](Clock::time_point) { return no_call; });
+    operations_.conclude_ended();
+  }
+
+  void close() noexcept {
+    link_.close();
+    operations_.conclude_ended();
+    operations_.abandon();
+  }
+
+ private:
+  Link& link_;
+  MessageOperations operations_;
+};
+
+/// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
+/// by any thread.
+template <class Link>
+class ThreadProgress final : public MessageProgress {
+ public:
+  static constexpr bool has_thread = true;
+
+  /// @throws SystemError without a thread or a descriptor for it
+  explicit ThreadProgress(Link& link) : link_(link), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (!wake_) throw SystemError("create", errno, {"no descriptor to wake the progress thread with"});
+    thread_ = std::thread([this] { run(); });
+  }
+  ~ThreadProgress() { close(); }
+
+  Link& link() noexcept { return link_; }
+  bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
+
+  void post(OperationRef operation, Deadline deadline) override {
+    operation->retain();
+    {
+      const std::lock_guard lock(mutex_);
+      posted_.push_back({operation.get(), deadline.at()});
+    }
+    wake();
+  }
+
+  bool wait(MessageOperation& operation, Deadline until) override {
+    if (operation.over()) return true;
+    std::unique_lock lock(mutex_);
+    return over_.wait_until(lock, until.at(), [&] { return operation.over(); });
+  }
+
+  void poll() override {}
+
+  void close() noexcept {
+    if (!thread_.joinable()) return;
+    stop_.store(true, std::memory_order_release);
+    wake();
+    thread_.join();
+    link_.close();
+    for (const Posted& each : std::exchange(posted_, {})) operations_.begin(*each.operation, each.deadline);
+    operations_.conclude_ended();
+    operations_.abandon();
+  }
+
+ private:
+  struct Posted {
+    MessageOperation* operation;
+    Clock::time_point deadline;
+  };
+
+  /// How often the peers are looked at while something is under way, awake and asleep, and while nothing is.
+  static constexpr std::chrono::milliseconds look_interval{1};
+  static constexpr std::chrono::milliseconds nap{10};
+  static constexpr std::chrono::milliseconds long_nap{500};
+  /// Rounds without a message before it sleeps.
+  static constexpr int patience = 50;
+
+  void wake() noexcept {
+    if (!asleep_.load(std::memory_order_seq_cst)) return;
+    const std::uint64_t one = 1;
+    static_cast<void>(!::write(wake_.get(), &one, sizeof one));
+  }
+
+  bool begin_posted() {
+    {
+      const std::lock_guard lock(mutex_);
+      std::swap(posted_, beginning_);
+    }
+    for (const Posted& each : beginning_) operations_.begin(*each.operation, each.deadline);
+    const bool any = !beginning_.empty();
+    beginning_.clear();
+    return any;
+  }
+
+  bool conclude_ended() {
+    if (!operations_.conclude_ended()) return false;
+    // Whoever is about to wait has either seen that its operation is over, or waits already.
+    { const std::lock_guard lock(mutex_); }
+    over_.notify_all();
+    return true;
+  }
+
+  void run() {
+    ::pthread_setname_np(::pthread_self(), "allfold");
+    Clock::time_point look_at = Clock::now() + look_interval;
+    int idle = 0;
+    for (unsigned round = 1; !stop_.load(std::memory_order_acquire); ++round) {
+      bool busy = begin_posted();
+      busy = link_.advance() || busy;
+      busy = conclude_ended() || busy;
+      idle = busy ? 0 : idle + 1;
+      if (round % 32 == 0 || idle == patience) {
+        if (const Clock::time_point now = Clock::now(); now >= look_at) {
+          look_at = now + look_interval;
+          link_.look(operations_.late(now));
+          conclude_ended();
+        }
+      }
+      if (link_.failed()) failed_.store(true, std::memory_order_release);
+      if (idle < patience) continue;
+      asleep_.store(true, std::memory_order_seq_cst);
+      if (nothing_posted()) link_.sleep(wake_.get(), operations_.empty() ? long_nap : nap);
+      asleep_.store(false, std::memory_order_relaxed);
+      std::uint64_t count = 0;
+      static_cast<void>(!::read(wake_.get(), &count, sizeof count));
+      idle = patience - 2;
+    }
+  }
+
+  bool nothing_posted() {
+    const std::lock_guard lock(mutex_);
+    return posted_.empty() && !stop_.load(std::memory_order_acquire);
+  }
+
+  Link& link_;
+  UniqueFd wake_;
+  MessageOperations operations_;
+  std::vector<Posted> beginning_;
+  std::mutex mutex_;
+  std::condition_variable over_;
+  std::vector<Posted> posted_;
+  std::atomic<bool> asleep_{false};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};
+  std::thread thread_;
+};
+
+}  // namespace allfold

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <allfold/base/concat.hpp>
+#include <allfold/base/config.hpp>
+#include <allfold/base/hash.hpp>
+#include <allfold/memory/call_record.hpp>
+
+namespace allfold {
+
+/// What a rank calls over messages, as far as ranks must agree on it. The views' texts live for ever.
+struct MessageRecord {
+  Operation operation = Operation::barrier;
+  std::string_view algorithm{};  ///< empty: the operation has one
+  std::uint64_t type = 0;        ///< type_identity
+  std::uint64_t reduction = 0;   ///< operator_identity
+  std::uint64_t count = 0;       ///< elements of a rank, where they are as many on all; else of all ranks
+  std::uint64_t split_hash = 0;  ///< of the counts of all ranks, where every rank gives all of them
+  int root = -1;
+  std::string_view type_name{};
+  std::string_view reduction_name{};
+
+  std::uint64_t hash() const noexcept {
+    std::uint64_t h = static_cast<std::uint64_t>(operation);
+    for (const std::uint64_t part :
+         {fnv1a(algorithm), type, reduction, count, split_hash, static_cast<std::uint64_t>(root + 1)}) {
+      h = hash_combine(h, part);
+    }
+    return h;
+  }
+
+  /// `all_reduce of 1024 float, sum, direct`.
+  ALLFOLD_COLD std::string text() const {
+    std::string all(name(operation));
+    if (!type_name.empty()) all += concat({" of ", count, " ", type_name});
+    if (!reduction_name.empty()) all += concat({", ", reduction_name});
+    if (root >= 0) all += concat({", root ", root});
+    if (split_hash != 0) all += ", split unevenly";
+    if (!algorithm.empty()) all += concat({", ", algorithm});
+    return all;
+  }
+};
+
+/// What MessageRecord::split_hash holds of these counts; never 0.
+inline std::uint64_t hash_splits(std::span<const std::size_t> counts) noexcept {
+  std::uint64_t h = counts.size();
+  for (const std::size_t count : counts) h = hash_combine(h, count);
+  return h | 1;
+}
+
+}  // namespace allfold

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <allfold/algo/message/agreement.hpp>
+#include <allfold/algo/message/barrier.hpp>
+#include <allfold/algo/message/send_receive.hpp>
+#include <allfold/arguments.hpp>
+#include <allfold/exec/host_reduction.hpp>
+#include <allfold/memory/message_record.hpp>
+#include <allfold/message_arguments.hpp>
+#include <allfold/op/reduction.hpp>
+#include <allfold/policy/message_options.hpp>
+#include <allfold/policy/selector.hpp>
+#include <allfold/policy/tracer.hpp>
+#include <allfold/policy/transport.hpp>
+#include <allfold/rendezvous.hpp>
+#include <allfold/traced_call.hpp>
+#include <allfold/work.hpp>
+
+namespace allfold {
+
+/// What is behind a MessageCommunicator: the policies' objects, what numbers calls, and how a call begins.
+template <store_policy Store, message_transport_policy Transport, message_selector_policy Selector,
+          tracer_policy Tracer>
+class MessageSession {
+  using E = typename Transport::endpoint_type;
+
+ public:
+  template <class... Arguments>
+  static std::shared_ptr<MessageSession> create(const Environment& environment, Arguments&&... arguments) {
+    static_assert(
+        ((known_argument<std::remove_cvref_t<Arguments>> || topology_policy<std::remove_cvref_t<Arguments>>)&&...),
+        "allfold: create takes an Environment, then Options, MessageOptions and objects of the communicator's own "
+        "policy types; name the policy among the template arguments of Communicator, or remove the argument");
+    const Options options = detail::take_or_default<Options>(arguments...);
+    const MessageOptions message_options = detail::take_or_default<MessageOptions>(arguments...).with_environment();
+    check_environment(environment, Transport::name, Transport::max_world_size);
+    const Where where("create", environment.rank, environment.world_size);
+    check_options(where, options);
+    const Deadline deadline = Deadline::after(options.rendezvous_timeout);
+    auto session = std::shared_ptr<MessageSession>(new MessageSession(
+        environment, options, message_options, deadline,
+        detail::take_store<Store>(environment, deadline, std::forward<Arguments>(arguments)...),
+        detail::take_or_default<Transport>(arguments...), detail::take_or_default<Selector>(arguments...),
+        detail::take_or_default<Tracer>(arguments...)));
+    session->meet(environment, deadline);
+    return session;
+  }
+  MessageSession(const MessageSession&) = delete;
+  MessageSession& operator=(const MessageSession&) = delete;
+  ~MessageSession() { transport_.leave(); }
+
+  int rank() const noexcept { return rank_; }
+  int world_size() const noexcept { return world_size_; }
+  const Options& options() const noexcept { return options_; }
+  const MessageOptions& message_options() const noexcept { return message_options_; }
+  Transport& transport() noexcept { return transport_; }
+  const Selector& selector() const noexcept { return selector_; }
+  Selector& selector() noexcept { return selector_; }
+  Tracer& tracer() noexcept { return tracer_; }
+
+  Where where(std::string_view operation, SourceLocation location = SourceLocation::current()) const {
+    return Where(operation, rank_, world_size_, location);
+  }
+
+  /// Refuses to start on a communicator that has ended.
+  void enter(const Where& where) {
+    if (transport_.progress().failed()) transport_.progress().link().throw_failure(where, {}, true);
+  }
+
+  MessageQuery query(std::size_t bytes) const noexcept { return {.bytes = bytes, .world_size = world_size_}; }
+  template <class Op, class T>
+  MessageQuery query(std::size_t count, const CallOptions& options) const noexcept {
+    MessageQuery query{.bytes = count * sizeof(T), .world_size = world_size_, .reproducible = !options.fast};
+    query.commutes = detail::operator_commutes<Op>();
+    if constexpr (reduction_for<Op, T>) {
+      query.widens = sizeof(typename Reduction<Op, T>::accumulator) > sizeof(T);
+    }
+    return query;
+  }
+
+  /// Begins `body(endpoint, source) -> Task<bool>` as a collective.
+  template <class Body>
+  Work collective(const Where& where, const MessageRecord& record, const CallOptions& options, const Traffic& traffic,
+                  Body body) {
+    enter(where);
+    if (options.channel < 0 || options.channel >= options_.channels) {
+      throw UsageError(where, {"channel ", options.channel, " does not exist; expected 0 to ", options_.channels - 1,
+                               "; ask for more with Options::channels"});
+    }
+    const std::uint32_t sequence = sequences_[static_cast<std::size_t>(options.channel)]++;
+    const CollectiveId id{where.operation(), options.channel, sequence, message_options_.check_calls ? 0 : record.hash()};
+    if (!message_options_.check_calls) return begin(where, E(link(), id), sequence, record, options, traffic, body);
+    message::Claim claim{.hash = record.hash(), .text = {}};
+    copy_name(claim.text, record.text());
+    return begin(where, E(link(), id), sequence, record, options, traffic,
+                 [claim, where, body = std::move(body)](E& e, int& source) {
+                   return message::after_agreement(e, claim, where, body(e, source));
+                 });
+  }
+
+  /// Likewise as a message to `peer`, or from it.
+  template <class Body>
+  Work message(const Where& where, const MessageRecord& record, int peer, const CallOptions& options,
+               const Traffic& traffic, Body body) {
+    enter(where);
+    const bool to_itself = record.operation == Operation::send && peer == rank_;
+    if (to_itself) expect_receive(where, options.tag);
+    const MessageId id{where.operation(), options.tag, record.type};
+    const Work work =
+        begin(where, E(link(), id), messages_++, record, options, traffic, std::move(body), peer);
+    if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
+      if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
+      own_messages_.push_back({work, options.tag, to_itself});
+    }
+    return work;
+  }
+
+ private:
+  template <class A>
+  static constexpr bool known_argument =
+      std::is_same_v<A, Options> || std::is_same_v<A, MessageOptions> || std::is_same_v<A, Store> ||
+      std::is_same_v<A, Transport> || std::is_same_v<A, Selector> || std::is_same_v<A, Tracer>;
+
+  /// A message that this rank may send to itself.
+  struct OwnMessage {
+    Work work;
+    int tag;
+    bool sends;
+  };
+
+  MessageSession(const Environment& environment, const Options& options, const MessageOptions& message_options,
+                 Deadline, StoreHolder<Store> store, Transport transport, Selector selector, Tracer tracer)
+      : rank_(environment.rank),
+        world_size_(environment.world_size),
+        options_(options),
+        message_options_(message_options),
+        sequences_(static_cast<std::size_t>(options.channels)),
+        store_(std::move(store)),
+        selector_(std::move(selector)),
+        tracer_(std::move(tracer)),
+        transport_(std::move(transport)) {}
+
+  auto& link() noexcept { return transport_.progress().link(); }
+
+  void meet(const Environment& environment, Deadline deadline) {
+    {
+      Rendezvous rendezvous(*store_.used, environment, deadline);
+      in_meeting(where("create"), rendezvous.gather(), deadline, store_.own != nullptr && rank_ == 0,
+                 [&](Meeting& meeting) { find_peers(meeting); });
+    }
+    // Once more without the store: messages arrive, and a rank that serves it cannot go away before the others have done
+    // with it.
+    const CallOptions patient{.timeout = deadline.remaining() + std::chrono::milliseconds(1)};
+    collective(where("create"), {.operation = Operation::barrier}, patient, {},
+               [](E& e, int&) { return message::barrier_dissemination(e); })
+        .wait();
+  }
+
+  void find_peers(Meeting& meeting) {
+    Introduction introduction{.identity = transport_.identity(),
+                              .buffer_bytes = options_.buffer_bytes,
+                              .world_size = world_size_,
+                              .channels = options_.channels,
+                              .blocks = options_.blocks,
+                              .lanes = options_.lanes};
+    copy_name(introduction.transport, Transport::name);
+    const std::vector<Identity> identities = introduce(meeting, introduction);
+    if (const std::string refusal = transport_.refusal(identities); !refusal.empty()) {
+      throw UsageError(meeting.where(), {refusal});
+    }
+    transport_.connect(meeting, identities, message_options_);
+  }
+
+  Duration timeout_of(const Where& where, const CallOptions& call) const {
+    const Duration timeout = call.timeout.value_or(options_.timeout);
+    if (timeout > Duration::zero()) return timeout;
+    throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
+                             " ms; expected more than zero; leave it out for Options::timeout"});
+  }
+
+  template <class Body>
+  Work begin(const Where& where, E endpoint, std::uint32_t sequence, const MessageRecord& record,
+             const CallOptions& options, const Traffic& traffic, Body body, int peer = -1) {
+    const Duration timeout = timeout_of(where, options);
+    endpoint.set_timeout(timeout);
+    const bool waits = !options.async || message_options_.blocking_wait.contains(record.operation);
+    const auto post = [&](auto report) {
+      using Call = MessageCall<E, Body, decltype(report)>;
+      OperationRef operation(
+          new Call(sequence, traffic.result, std::move(endpoint), std::move(body), std::move(report)));
+      transport_.progress().post(operation, Deadline::after(timeout));
+      return Work(std::move(operation), transport_.progress(), where, Transport::progress_type::has_thread,
+                  message_options_.futures);
+    };
+    Work work = [&] {
+      if constexpr (Tracer::enabled) {
+        return post(TracedCall<Tracer>(tracer_, record, traffic, where, options.channel, sequence, peer, options.tag));
+      } else {
+        return post(NoReport{});
+      }
+    }();
+    if (waits) work.wait();
+    return work;
+  }
+
+  void forget_own_messages() {
+    std::erase_if(own_messages_, [](const OwnMessage& each) { return each.work.over(); });
+  }
+
+  /// Throws unless a message to this rank itself will be received.
+  void expect_receive(const Where& where, int tag) {
+    forget_own_messages();
+    int receives = 0;
+    for (const OwnMessage& each : own_messages_) {
+      if (each.tag == tag) receives += each.sends ? -1 : 1;
+    }
+    if (receives > 0) return;
+    throw UsageError(where, {"a message to this rank itself, with tag ", tag, ", would wait for ever; expected a receive ",
+                             "from this rank that was posted before; call receive with {.async = true} first"});
+  }
+
+  int rank_;
+  int world_size_;
+  Options options_;
+  MessageOptions message_options_;
+  std::vector<std::uint32_t> sequences_;  ///< [channel]
+  std::uint32_t messages_ = 0;
+  StoreHolder<Store> store_;
+  Selector selector_;
+  Tracer tracer_;
+  Transport transport_;  ///< it ends before the tracer that its operations tell
+  std::vector<OwnMessage> own_messages_;
+};
+
+}  // namespace allfold
