@@ -23,8 +23,8 @@
 #include <allfold/algo/message/send_receive.hpp>
 #include <allfold/attempt.hpp>
 #include <allfold/exec/host_reduction.hpp>
-#include <allfold/message_arguments.hpp>
-#include <allfold/message_session.hpp>
+#include <allfold/communicator/message_arguments.hpp>
+#include <allfold/communicator/message_session.hpp>
 #include <allfold/op/reduction.hpp>
 #include <allfold/work.hpp>
 

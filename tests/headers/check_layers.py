@@ -19,11 +19,12 @@ LAYERS = [
     {"exec"},
     {"launch", "transport"},
     {
-        "arguments.hpp", "attempt.hpp", "communicator", "communicator.hpp", "failure_report.hpp", "rendezvous.hpp", "session.hpp",
+        "arguments.hpp", "attempt.hpp", "communicator", "communicator.hpp", "failure_report.hpp",
+        "message_communicator.hpp", "rendezvous.hpp", "session.hpp",
         "symmetric_buffer.hpp", "work.hpp",
     },
     {"spawn", "spawn.hpp", "interop"},
-    {"allfold.hpp", "allfold.cuh"},
+    {"allfold.hpp", "allfold.cuh", "ucx.hpp"},
 ]
 
 # These stand on less than what lies below them.
@@ -41,7 +42,7 @@ ONLY = {
 POLICY_FOLDERS = {"store", "topology", "select", "trace", "transport"}
 POLICY_CLASS = re.compile(r"\busing\s+policy_category\s*=")
 NO_POLICY = {"store/store_ref.hpp"}  # stands for any store, so it is a concept as a class
-KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "interop"}
+KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "ucx.hpp", "interop"}
 
 # Too dear to compile, or a sign of global state; every program that includes allfold would pay.
 FORBIDDEN = {
@@ -54,6 +55,7 @@ GRANTED = {
     "launch": {"thread"},
     "spawn": {"thread"},
     "store/tcp_server.hpp": {"thread"},
+    "work.hpp": {"future"},
 }
 
 CUDA_HEADER = re.compile(r"^(cuda|cub/|thrust/|nv/|nvml|nvtx|nccl|cooperative_groups|driver_types|vector_types)")

@@ -49,7 +49,7 @@ class MessageProgress {
 ///   look(late)                     looks at the peers, once in a while. `late`: the tag of a call whose deadline has
 ///                                  passed, or no_call
 ///   drive(over, late)              does both until over(), or until a failure; `late(now)` as above
-///   failed()                       nothing goes on any more: all who waited have been resumed
+///   failed()                       nothing goes on any more; from any thread
 ///   sleep(descriptor, timeout)     until a message comes, the descriptor can be read, or the timeout; may end early
 ///   close()                        leaves; nothing is under way afterwards; noexcept
 template <class Link>
@@ -117,7 +117,7 @@ class ThreadProgress final : public MessageProgress {
   ~ThreadProgress() { close(); }
 
   Link& link() noexcept { return link_; }
-  bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
+  bool failed() const noexcept { return link_.failed(); }
 
   void post(OperationRef operation, Deadline deadline) override {
     operation->retain();
@@ -201,7 +201,6 @@ class ThreadProgress final : public MessageProgress {
           conclude_ended();
         }
       }
-      if (link_.failed()) failed_.store(true, std::memory_order_release);
       if (idle < patience) continue;
       asleep_.store(true, std::memory_order_seq_cst);
       if (nothing_posted()) link_.sleep(wake_.get(), operations_.empty() ? long_nap : nap);
@@ -226,7 +225,6 @@ class ThreadProgress final : public MessageProgress {
   std::vector<Posted> posted_;
   std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
-  std::atomic<bool> failed_{false};
   std::thread thread_;
 };
 

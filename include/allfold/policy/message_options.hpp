@@ -13,7 +13,7 @@ namespace allfold {
 /// the environment, which goes before what the program says.
 struct MessageOptions {
   /// Which operations wait though CallOptions::async is set; ALLFOLD_BLOCKING_WAIT, as OperationSet::parse reads it.
-  OperationSet blocking_wait;
+  OperationSet blocking_wait{};
   /// Whether Work::future() may be asked for; ALLFOLD_FUTURES, 0 or 1.
   bool futures = true;
   /// Whether a communicator that is created with another's transport shares its connections; ALLFOLD_SHARED_WORKER.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -78,8 +79,7 @@ class UcxLink {
     if (closed_) return;
     closed_ = true;
     if (!failure_ && world_size() > 1) leave();
-    if (!failure_) failure_ = UcxFailure{ErrorCode::peer, rank(), true};
-    operations_.end_all();
+    failure_ ? operations_.end_all() : end_with({ErrorCode::peer, rank(), true});
     settle();
   }
 
@@ -90,7 +90,8 @@ class UcxLink {
   detail::UcxOperations& operations() noexcept { return operations_; }
   const std::optional<UcxFailure>& failure() const noexcept { return failure_; }
 
-  bool failed() const noexcept { return failure_.has_value(); }
+  /// Whether the ranks no longer go on together; from any thread.
+  bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
 
   /// Lets messages move, and resumes who can go on: whether anything happened.
   bool advance() {
@@ -142,6 +143,10 @@ class UcxLink {
                              "counts and operator on every rank; set MessageOptions::check_calls to see both sides",
                              end});
       default:
+        if (source == rank() && failure_->departed) {
+          throw UsageError(where, {"the communicator was destroyed before the call was over; expected it to live until "
+                                   "then; wait for the Work first"});
+        }
         throw PeerError(where, source,
                         {head, "rank ", source, failure_->departed ? " has left" : " is gone",
                          "; expected it to stay until the call is over; see how it ended", end});
@@ -331,6 +336,7 @@ class UcxLink {
 
   void end_with(UcxFailure failure) {
     failure_ = failure;
+    failed_.store(true, std::memory_order_release);
     operations_.end_all();
   }
 
@@ -357,6 +363,7 @@ class UcxLink {
   std::vector<std::optional<PeerProcess>> process_;  ///< [rank], of this host
   Word told_;
   std::optional<UcxFailure> failure_;
+  std::atomic<bool> failed_{false};
   bool crowded_ = false;
   bool closed_ = false;
 };

@@ -11,7 +11,7 @@
 #include <allfold/base/error.hpp>
 #include <allfold/launch/message_operation.hpp>
 #include <allfold/memory/message_record.hpp>
-#include <allfold/message_arguments.hpp>
+#include <allfold/communicator/message_arguments.hpp>
 #include <allfold/policy/tracer.hpp>
 
 namespace allfold {

@@ -21,14 +21,14 @@
 #include <allfold/arguments.hpp>
 #include <allfold/exec/host_reduction.hpp>
 #include <allfold/memory/message_record.hpp>
-#include <allfold/message_arguments.hpp>
+#include <allfold/communicator/message_arguments.hpp>
 #include <allfold/op/reduction.hpp>
 #include <allfold/policy/message_options.hpp>
 #include <allfold/policy/selector.hpp>
 #include <allfold/policy/tracer.hpp>
 #include <allfold/policy/transport.hpp>
 #include <allfold/rendezvous.hpp>
-#include <allfold/traced_call.hpp>
+#include <allfold/communicator/traced_call.hpp>
 #include <allfold/work.hpp>
 
 namespace allfold {

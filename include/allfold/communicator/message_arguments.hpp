@@ -83,7 +83,7 @@ class Splits {
     for (std::size_t r = 0; r < counts_.size(); ++r) {
       begins_[r] = sum;
       if (!__builtin_add_overflow(sum, counts_[r], &sum)) continue;
-      throw UsageError(where, {"the counts for the ", what, " add up to more than memory holds"});
+      throw UsageError(where, {"the counts for the ", what, " add up to more than memory holds; correct them"});
     }
     if (sum == total) return;
     throw UsageError(where, {"the counts for the ", what, " add up to ", sum, ", but it has ", total,
