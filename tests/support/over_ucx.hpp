@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 
 #include <allfold/ucx.hpp>
 #include <support/ranks.hpp>
@@ -15,7 +16,16 @@ inline void take_ways(const char* ways) {
   *ways == '\0' ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", ways, 1);
 }
 
-/// Runs `body(communicator)` in a process a rank: over TCP with progress by the caller, and over what UCX takes on one
+template <class Body>
+void call_with(Body& body, auto& comm, const allfold::Environment& environment) {
+  if constexpr (std::is_invocable_v<Body&, decltype(comm), const allfold::Environment&>) {
+    body(comm, environment);
+  } else {
+    body(comm);
+  }
+}
+
+/// Runs `body(communicator)`, or `body(communicator, environment)`, in a process a rank: over TCP with progress by the caller, and over what UCX takes on one
 /// host with a thread.
 template <class Body>
 void over_ucx(std::initializer_list<int> world_sizes, Body&& body, const allfold::MessageOptions& message_options = {},
@@ -26,7 +36,7 @@ void over_ucx(std::initializer_list<int> world_sizes, Body&& body, const allfold
       world_sizes,
       [&](const allfold::Environment& environment) {
         auto comm = allfold::Communicator<allfold::UcxTransport>::create(environment, options, message_options);
-        body(comm);
+        call_with(body, comm, environment);
       },
       rank_timeout, at);
   take_ways("");
@@ -34,7 +44,7 @@ void over_ucx(std::initializer_list<int> world_sizes, Body&& body, const allfold
       world_sizes,
       [&](const allfold::Environment& environment) {
         auto comm = allfold::Communicator<allfold::UcxThreadTransport>::create(environment, options, message_options);
-        body(comm);
+        call_with(body, comm, environment);
       },
       rank_timeout, at);
 }

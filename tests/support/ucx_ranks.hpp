@@ -32,7 +32,8 @@ class UcxRank {
     allfold::StoreGather gather(*store_, environment.job, where, environment.rank, environment.world_size, deadline);
     allfold::Meeting meeting("create", environment.rank, environment.world_size, deadline, gather);
     const std::vector<allfold::Identity> ranks = meeting.all_gather("identities", allfold::host_identity());
-    link_.emplace(meeting, ranks, allfold::UcxLink::Options{});
+    worker_.emplace(meeting, false);
+    link_.emplace(*worker_, meeting, ranks, allfold::UcxLink::Options{});
     // With all connections up, and the store no longer needed by anybody.
     meeting.barrier("all ranks are ready");
     barrier();
@@ -60,6 +61,7 @@ class UcxRank {
 
  private:
   std::optional<allfold::TcpStore> store_;
+  std::optional<allfold::UcxWorker> worker_;
   std::optional<allfold::UcxLink> link_;
   allfold::Duration timeout_;
   std::uint32_t sequence_ = 0;

@@ -262,3 +262,37 @@ TEST_CASE("an idle progress thread sleeps") {
     comm.barrier();
   });
 }
+
+TEST_CASE("communicators share a worker, each with a number of its own") {
+  over_ucx({2, 3}, [](auto& comm, const allfold::Environment& environment) {
+    using Comm = std::remove_reference_t<decltype(comm)>;
+    std::vector<int> a(5000, 1), b(5000, 10), c(5000, 100);
+    {
+      Comm second = Comm::create(environment, comm.transport());
+      Comm third = Comm::create(environment, second.transport());
+      EXPECT(third.transport().shares_worker());
+      EXPECT(comm.transport().link().communicator() == 0 && second.transport().link().communicator() == 1 &&
+             third.transport().link().communicator() == 2);
+      // In another order on each rank.
+      Work works[3];
+      if (comm.rank() == 0) {
+        works[0] = comm.all_reduce(a, allfold::sum, async);
+        works[1] = second.all_reduce(b, allfold::sum, async);
+        works[2] = third.all_reduce(c, allfold::sum, async);
+      } else {
+        works[2] = third.all_reduce(c, allfold::sum, async);
+        works[1] = second.all_reduce(b, allfold::sum, async);
+        works[0] = comm.all_reduce(a, allfold::sum, async);
+      }
+      for (const Work& work : works) work.wait();
+      const int ranks = comm.world_size();
+      EXPECT(a[4999] == ranks && b[4999] == 10 * ranks && c[4999] == 100 * ranks);
+    }
+    comm.all_reduce(a, allfold::sum);
+    Comm again = Comm::create(environment, comm.transport());
+    EXPECT(again.transport().link().communicator() == 1);
+    Comm alone = Comm::create(environment, comm.transport(), allfold::MessageOptions{.shared_worker = false});
+    EXPECT(!alone.transport().shares_worker());
+    alone.barrier();
+  });
+}

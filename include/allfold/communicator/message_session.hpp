@@ -79,7 +79,7 @@ class MessageSession {
 
   /// Refuses to start on a communicator that has ended.
   void enter(const Where& where) {
-    if (transport_.progress().failed()) transport_.progress().link().throw_failure(where, {}, true);
+    if (transport_.link().failed()) transport_.link().throw_failure(where, {}, true);
   }
 
   MessageQuery query(std::size_t bytes) const noexcept { return {.bytes = bytes, .world_size = world_size_}; }
@@ -155,7 +155,7 @@ class MessageSession {
         tracer_(std::move(tracer)),
         transport_(std::move(transport)) {}
 
-  auto& link() noexcept { return transport_.progress().link(); }
+  auto& link() noexcept { return transport_.link(); }
 
   void meet(const Environment& environment, Deadline deadline) {
     {

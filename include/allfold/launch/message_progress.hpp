@@ -2,9 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -18,6 +20,7 @@
 
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
+#include <allfold/base/function_ref.hpp>
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/launch/message_operation.hpp>
 
@@ -44,24 +47,21 @@ class MessageProgress {
 /// Progress by the caller: whoever waits, polls or begins an operation moves all of them on. No thread, and the shortest
 /// way; between calls nothing moves. For one thread at a time.
 ///
-/// A link is one rank's way to the others:
+/// A Worker moves messages for one rank:
 ///   advance()                      lets messages move, and resumes who can go on: whether anything happened
 ///   look(late)                     looks at the peers, once in a while. `late`: the tag of a call whose deadline has
-///                                  passed, or no_call
-///   drive(over, late)              does both until over(), or until a failure; `late(now)` as above
-///   failed()                       nothing goes on any more; from any thread
+///                                  passed, or no_call. After a failure all who waited have been resumed
+///   drive(over, late)              does both until over(); `late(now)` as above
 ///   sleep(descriptor, timeout)     until a message comes, the descriptor can be read, or the timeout; may end early
-///   close()                        leaves; nothing is under way afterwards; noexcept
-template <class Link>
+template <class Worker>
 class CallerProgress final : public MessageProgress {
  public:
   static constexpr bool has_thread = false;
 
-  explicit CallerProgress(Link& link) noexcept : link_(link) {}
-  ~CallerProgress() { close(); }
-
-  Link& link() noexcept { return link_; }
-  bool failed() const noexcept { return link_.failed(); }
+  explicit CallerProgress(Worker& worker) noexcept : worker_(worker) {}
+  CallerProgress(const CallerProgress&) = delete;
+  CallerProgress& operator=(const CallerProgress&) = delete;
+  ~CallerProgress() { operations_.abandon(); }
 
   void post(OperationRef operation, Deadline deadline) override {
     MessageOperation& begun = *operation;
@@ -72,7 +72,7 @@ class CallerProgress final : public MessageProgress {
 
   bool wait(MessageOperation& operation, Deadline until) override {
     bool enough = false;
-    link_.drive(
+    worker_.drive(
         [&] {
           operations_.conclude_ended();
           return operation.over() || enough;
@@ -86,38 +86,44 @@ class CallerProgress final : public MessageProgress {
   }
 
   void poll() override {
-    link_.drive([passed = false]() mutable { return std::exchange(passed, true); },
+    worker_.drive([passed = false]() mutable { return std::exchange(passed, true); },
                 [](Clock::time_point) { return no_call; });
     operations_.conclude_ended();
   }
 
-  void close() noexcept {
-    link_.close();
+  /// Runs `body` where progress is made, and concludes what has ended by it.
+  void run(FunctionRef<void()> body) {
+    body();
     operations_.conclude_ended();
-    operations_.abandon();
   }
 
  private:
-  Link& link_;
+  Worker& worker_;
   MessageOperations operations_;
 };
 
 /// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
 /// by any thread.
-template <class Link>
+template <class Worker>
 class ThreadProgress final : public MessageProgress {
  public:
   static constexpr bool has_thread = true;
 
   /// @throws SystemError without a thread or a descriptor for it
-  explicit ThreadProgress(Link& link) : link_(link), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  explicit ThreadProgress(Worker& worker) : worker_(worker), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (!wake_) throw SystemError("create", errno, {"no descriptor to wake the progress thread with"});
     thread_ = std::thread([this] { run(); });
   }
-  ~ThreadProgress() { close(); }
-
-  Link& link() noexcept { return link_; }
-  bool failed() const noexcept { return link_.failed(); }
+  ThreadProgress(const ThreadProgress&) = delete;
+  ThreadProgress& operator=(const ThreadProgress&) = delete;
+  ~ThreadProgress() {
+    stop_.store(true, std::memory_order_release);
+    wake();
+    thread_.join();
+    for (const Posted& each : posted_) operations_.begin(*each.operation, each.deadline);
+    operations_.conclude_ended();
+    operations_.abandon();
+  }
 
   void post(OperationRef operation, Deadline deadline) override {
     operation->retain();
@@ -136,21 +142,27 @@ class ThreadProgress final : public MessageProgress {
 
   void poll() override {}
 
-  void close() noexcept {
-    if (!thread_.joinable()) return;
-    stop_.store(true, std::memory_order_release);
+  /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
+  void run(FunctionRef<void()> body) {
+    Command command{body};
+    std::unique_lock lock(mutex_);
+    commands_.push_back(&command);
+    lock.unlock();
     wake();
-    thread_.join();
-    link_.close();
-    for (const Posted& each : std::exchange(posted_, {})) operations_.begin(*each.operation, each.deadline);
-    operations_.conclude_ended();
-    operations_.abandon();
+    lock.lock();
+    over_.wait(lock, [&] { return command.done; });
+    if (command.error) std::rethrow_exception(command.error);
   }
 
  private:
   struct Posted {
     MessageOperation* operation;
     Clock::time_point deadline;
+  };
+  struct Command {
+    FunctionRef<void()> body;
+    std::exception_ptr error{};
+    bool done = false;
   };
 
   /// How often the peers are looked at while something is under way, awake and asleep, and while nothing is.
@@ -167,14 +179,29 @@ class ThreadProgress final : public MessageProgress {
   }
 
   bool begin_posted() {
+    std::vector<Command*> commands;
     {
       const std::lock_guard lock(mutex_);
       std::swap(posted_, beginning_);
+      std::swap(commands_, commands);
     }
     for (const Posted& each : beginning_) operations_.begin(*each.operation, each.deadline);
-    const bool any = !beginning_.empty();
+    const bool any = !beginning_.empty() || !commands.empty();
     beginning_.clear();
+    for (Command* const command : commands) obey(*command);
     return any;
+  }
+
+  ALLFOLD_COLD void obey(Command& command) {
+    try {
+      command.body();
+    } catch (...) {
+      command.error = std::current_exception();
+    }
+    conclude_ended();
+    const std::lock_guard lock(mutex_);
+    command.done = true;
+    over_.notify_all();
   }
 
   bool conclude_ended() {
@@ -191,19 +218,19 @@ class ThreadProgress final : public MessageProgress {
     int idle = 0;
     for (unsigned round = 1; !stop_.load(std::memory_order_acquire); ++round) {
       bool busy = begin_posted();
-      busy = link_.advance() || busy;
+      busy = worker_.advance() || busy;
       busy = conclude_ended() || busy;
       idle = busy ? 0 : idle + 1;
       if (round % 32 == 0 || idle == patience) {
         if (const Clock::time_point now = Clock::now(); now >= look_at) {
           look_at = now + look_interval;
-          link_.look(operations_.late(now));
+          worker_.look(operations_.late(now));
           conclude_ended();
         }
       }
       if (idle < patience) continue;
       asleep_.store(true, std::memory_order_seq_cst);
-      if (nothing_posted()) link_.sleep(wake_.get(), operations_.empty() ? long_nap : nap);
+      if (nothing_posted()) worker_.sleep(wake_.get(), operations_.empty() ? long_nap : nap);
       asleep_.store(false, std::memory_order_relaxed);
       std::uint64_t count = 0;
       static_cast<void>(!::read(wake_.get(), &count, sizeof count));
@@ -213,16 +240,17 @@ class ThreadProgress final : public MessageProgress {
 
   bool nothing_posted() {
     const std::lock_guard lock(mutex_);
-    return posted_.empty() && !stop_.load(std::memory_order_acquire);
+    return posted_.empty() && commands_.empty() && !stop_.load(std::memory_order_acquire);
   }
 
-  Link& link_;
+  Worker& worker_;
   UniqueFd wake_;
   MessageOperations operations_;
   std::vector<Posted> beginning_;
   std::mutex mutex_;
   std::condition_variable over_;
   std::vector<Posted> posted_;
+  std::vector<Command*> commands_;
   std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
   std::thread thread_;

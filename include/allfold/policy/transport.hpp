@@ -69,6 +69,8 @@ concept symmetric_transport_policy =
 ///   progress_type                         who makes progress, and for whom (launch/message_progress.hpp)
 ///   connect(meeting, identities, options) learns the others' addresses; proves that messages arrive at every rank
 ///   progress() -> progress_type&          once connected
+///   link()                                what endpoints are made of, with a CollectiveId or a MessageId; `failed()` and
+///                                         `throw_failure(where, timeout, earlier)` tell how the ranks are
 ///   leave()                               tells peers that this rank destroys its communicator, and ends what is under
 ///                                         way; noexcept
 template <class T>
@@ -83,6 +85,7 @@ concept message_transport_policy =
       { constant.refusal(ranks) } -> std::same_as<std::string>;
       transport.connect(meeting, ranks, options);
       { transport.progress() } -> std::same_as<typename T::progress_type&>;
+      { transport.link().failed() } -> std::same_as<bool>;
       { transport.leave() } noexcept;
     };
 

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <bitset>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <allfold/launch/message_progress.hpp>
 #include <allfold/memory/host_identity.hpp>
@@ -13,45 +17,103 @@
 #include <allfold/policy/transport.hpp>
 #include <allfold/transport/ucx_endpoint.hpp>
 #include <allfold/transport/ucx_link.hpp>
+#include <allfold/transport/ucx_worker.hpp>
 
 namespace allfold {
 
 /// Messages through UCX, between ranks on whatever hosts: TCP, shared memory, RDMA as UCX finds them. `Progress`:
 /// CallerProgress or ThreadProgress.
+///
+/// A copy of a transport that is connected shares its worker, connections and progress, where the ranks are the same:
+/// pass one communicator's transport to `create` for another. With progress by the caller one thread then uses them all;
+/// if one of them fails, all end.
 template <template <class> class Progress>
 class BasicUcxTransport {
  public:
   using policy_category = transport_tag;
   using endpoint_type = UcxEndpoint;
-  using progress_type = Progress<UcxLink>;
+  using progress_type = Progress<UcxWorker>;
   static constexpr std::string_view name = "ucx";
   static constexpr int max_world_size = UcxLink::max_ranks;
+
+  BasicUcxTransport() = default;
+  BasicUcxTransport(const BasicUcxTransport& other) noexcept : shared_(other.shared_) {}
+  BasicUcxTransport(BasicUcxTransport&&) noexcept = default;
+  BasicUcxTransport& operator=(BasicUcxTransport other) noexcept {
+    std::swap(shared_, other.shared_);
+    std::swap(link_, other.link_);
+    return *this;
+  }
+  ~BasicUcxTransport() { leave(); }
 
   Identity identity() const { return host_identity(); }
   std::string refusal(std::span<const Identity>) const { return {}; }
 
   /// @throws UcxError; what the meeting throws
   void connect(Meeting& meeting, std::span<const Identity> ranks, const MessageOptions& options) {
-    connection_ = std::make_unique<Connection>(
-        meeting, ranks, UcxLink::Options{.sleeps = progress_type::has_thread, .linger = options.linger});
+    const int number = agree_on_number(meeting, ranks, options);
+    if (shared_ == nullptr) shared_ = std::make_shared<Shared>(meeting, ranks);
+    const UcxLink::Options of_link{.communicator = number, .linger = options.linger};
+    progress().run([&] { link_ = std::make_unique<UcxLink>(shared_->worker, meeting, ranks, of_link); });
   }
 
-  progress_type& progress() noexcept { return connection_->progress; }
+  progress_type& progress() noexcept { return shared_->progress; }
+  UcxLink& link() noexcept { return *link_; }
+  /// Whether it has the worker of another.
+  bool shares_worker() const noexcept { return shared_.use_count() > 1; }
 
   void leave() noexcept {
-    if (connection_) connection_->progress.close();
+    if (link_ == nullptr) return;
+    progress().run([&] { link_->close(); });
+    link_.reset();
   }
 
  private:
-  struct Connection {
-    Connection(Meeting& meeting, std::span<const Identity> ranks, const UcxLink::Options& options)
-        : link(meeting, ranks, options), progress(link) {}
+  struct Shared {
+    Shared(Meeting& meeting, std::span<const Identity> who)
+        : ranks(who.begin(), who.end()), worker(meeting, progress_type::has_thread), progress(worker) {}
 
-    UcxLink link;
+    bool joins(std::span<const Identity> who) const noexcept {
+      return std::equal(who.begin(), who.end(), ranks.begin(), ranks.end(),
+                        [](const Identity& a, const Identity& b) { return a.same_process(b); });
+    }
+
+    std::vector<Identity> ranks;
+    UcxWorker worker;
     progress_type progress;
   };
 
-  std::unique_ptr<Connection> connection_;
+  /// What number the communicator has among those that share the worker: the first that is free on all ranks. The worker
+  /// is given up unless all ranks can share theirs.
+  int agree_on_number(Meeting& meeting, std::span<const Identity> ranks, const MessageOptions& options) {
+    struct Offer {
+      bool shares;
+      std::bitset<256> taken;
+    };
+    Offer mine{options.shared_worker && shared_ != nullptr && shared_->joins(ranks), {}};
+    if (mine.shares) {
+      progress().run([&] {
+        mine.taken = shared_->worker.numbers();
+        mine.shares = !shared_->worker.ended_by();
+      });
+    }
+    std::bitset<256> taken;
+    bool shares = true;
+    for (const Offer& offer : meeting.all_gather("shared workers", mine)) {
+      shares = shares && offer.shares;
+      taken |= offer.taken;
+    }
+    if (!shares || taken.all()) {
+      shared_.reset();
+      return 0;
+    }
+    int number = 0;
+    while (taken[static_cast<std::size_t>(number)]) ++number;
+    return number;
+  }
+
+  std::shared_ptr<Shared> shared_;
+  std::unique_ptr<UcxLink> link_;  ///< before its worker
 };
 
 /// The shortest way: the caller makes progress.

@@ -25,18 +25,12 @@
 
 namespace allfold {
 
-/// Why the ranks of a link no longer go on together.
-struct UcxFailure {
-  ErrorCode code = ErrorCode::peer;  ///< peer, timeout or mismatch
-  int source = -1;                   ///< the rank to blame
-  bool departed = false;             ///< it has left, without an accident
-};
-
-/// One rank's way to all others through UCX: the worker, what is under way, and how the others are.
+/// One communicator's way to all ranks through UCX: what is under way, and how the others are.
 ///
-/// For one thread at a time: whoever drives a call makes progress for all of them. After a failure nothing goes on: the
-/// ranks tell each other, so that all of them name the same one.
-class UcxLink {
+/// For one thread at a time, with all others that share its worker: whoever drives a call makes progress for all of them.
+/// After a failure nothing goes on: the ranks tell each other, so that all of them name the same one, and communicators
+/// that share the worker end too.
+class UcxLink final : public UcxClient {
  public:
   /// As many as tags can tell apart.
   static constexpr int max_ranks = 1 << detail::UcxTag::sender_bits;
@@ -44,18 +38,16 @@ class UcxLink {
   struct Options {
     /// Tells communicators apart that ranks have at one time; the same on all ranks, below UcxTag::communicators.
     int communicator = 0;
-    /// Whether sleep() will be called: ways to communicate that cannot wake anybody are left out then.
-    bool sleeps = false;
     /// How long the destructor waits for the other ranks' last calls.
     Duration linger = std::chrono::seconds(5);
   };
 
   /// Collective. `ranks`: who they are, by rank.
   /// @throws UsageError for a world or an id that is too large; UcxError; what the meeting throws
-  ALLFOLD_COLD UcxLink(Meeting& meeting, std::span<const Identity> ranks, const Options& options)
-      : worker_(checked(meeting, options), options.sleeps),
+  ALLFOLD_COLD UcxLink(UcxWorker& worker, Meeting& meeting, std::span<const Identity> ranks, const Options& options)
+      : worker_(worker),
         operations_(worker_),
-        communicator_(options.communicator),
+        communicator_(checked(meeting, options).communicator),
         linger_(options.linger),
         word_of_(ranks.size()),
         process_(ranks.size()) {
@@ -68,7 +60,8 @@ class UcxLink {
     }
     cpu_set_t cores;
     CPU_ZERO(&cores);
-    crowded_ = ::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores);
+    worker_.set_crowded(::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores));
+    worker_.join(*this, communicator_);
   }
   UcxLink(const UcxLink&) = delete;
   UcxLink& operator=(const UcxLink&) = delete;
@@ -79,8 +72,12 @@ class UcxLink {
     if (closed_) return;
     closed_ = true;
     if (!failure_ && world_size() > 1) leave();
-    failure_ ? operations_.end_all() : end_with({ErrorCode::peer, rank(), true});
+    const bool others_go_on = !failure_ && worker_.clients() > 1;
+    if (!failure_) failure_ = UcxFailure{ErrorCode::peer, rank(), true};
+    failed_.store(true, std::memory_order_release);
+    operations_.end_all(others_go_on);
     settle();
+    worker_.leave(*this, communicator_);
   }
 
   int rank() const noexcept { return worker_.rank(); }
@@ -93,38 +90,19 @@ class UcxLink {
   /// Whether the ranks no longer go on together; from any thread.
   bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
 
-  /// Lets messages move, and resumes who can go on: whether anything happened.
-  bool advance() {
-    const bool moved = worker_.progress() != 0;
-    return (!operations_.failed() && operations_.resume_ready()) || moved;
-  }
+  bool resume_ready() override { return !operations_.failed() && operations_.resume_ready(); }
 
-  /// Looks at the peers: to be done a thousand times a second. `late`: the tag of a call whose deadline has passed, or no_call. After a
-  /// failure nothing is under way any more, and all who waited have been resumed.
-  ALLFOLD_COLD void look(std::uint64_t late) {
-    if (!failure_) look_around(late);
+  /// After a failure nothing is under way any more, and all who waited have been resumed.
+  ALLFOLD_COLD void look(std::uint64_t late) override {
+    if (!failure_) look_around(is_mine(late) ? late : no_call);
     if (failure_) settle();
   }
 
-  /// Makes progress until `over()`, or until a failure. `late(now)`: the tag of a call whose deadline has passed, or no_call;
-  /// asked a thousand times a second. Gives the core away where ranks are as many as cores.
+  /// Makes progress until `over()`, or until a failure; see UcxWorker::drive.
   template <class Over, class Late>
   void drive(Over&& over, Late&& late) {
-    int empty = 0;
-    Clock::time_point look_at = Clock::now() + look_interval;
-    for (unsigned round = 1; !over() && !failure_; ++round) {
-      empty = advance() ? 0 : empty + 1;
-      if (crowded_ && empty > 5) ::sched_yield();
-      if (round % 32 != 0 && !operations_.failed()) continue;
-      const Clock::time_point now = Clock::now();
-      if (now < look_at && !operations_.failed()) continue;
-      look_at = now + look_interval;
-      look(late(now));
-    }
+    worker_.drive([&] { return over() || failure_; }, late);
   }
-
-  /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
-  void sleep(int descriptor, Duration timeout) noexcept { worker_.sleep(descriptor, timeout); }
 
   /// Throws why the ranks no longer go on; only if failed(). `earlier`: a call was about to start.
   [[noreturn]] ALLFOLD_COLD void throw_failure(const Where& where, Duration timeout, bool earlier) const {
@@ -170,11 +148,10 @@ class UcxLink {
     std::int32_t from = -1;
   };
 
-  static constexpr std::chrono::milliseconds look_interval{1};
   /// How long ranks whose deadline has passed wait for each other's word.
   static constexpr std::chrono::milliseconds hearing{300};
 
-  static Meeting& checked(Meeting& meeting, const Options& options) {
+  static const Options& checked(Meeting& meeting, const Options& options) {
     if (meeting.world_size() > max_ranks) {
       throw UsageError(meeting.where(), {"there cannot be ", meeting.world_size(), " ranks; expected 1 to ", max_ranks});
     }
@@ -182,7 +159,11 @@ class UcxLink {
       throw UsageError(meeting.where(), {"UcxLink::Options::communicator is ", options.communicator,
                                          "; expected 0 to ", detail::UcxTag::communicators - 1});
     }
-    return meeting;
+    return options;
+  }
+
+  bool is_mine(std::uint64_t tag) const noexcept {
+    return tag == no_call || ((tag ^ detail::UcxTag::communicator(communicator_)) & detail::UcxTag::of_communicator) == 0;
   }
 
   std::uint64_t control_tag() const noexcept {
@@ -282,6 +263,7 @@ class UcxLink {
   }
 
   ALLFOLD_COLD void look_around(std::uint64_t late) {
+    if (worker_.ended_by()) return end_with(*worker_.ended_by());
     hear();
     if (operations_.mismatched() >= 0) return fail({ErrorCode::mismatch, operations_.mismatched()});
     if (const int differing = operations_.differing(); differing >= 0) return fail({ErrorCode::mismatch, differing});
@@ -337,7 +319,9 @@ class UcxLink {
   void end_with(UcxFailure failure) {
     failure_ = failure;
     failed_.store(true, std::memory_order_release);
-    operations_.end_all();
+    worker_.end(failure);
+    operations_.end_all(false);
+    worker_.hurry();
   }
 
   /// Waits until all ranks are through with their last call: who goes before would be taken for a failure.
@@ -355,7 +339,7 @@ class UcxLink {
   }
 
   BlockPool pool_;  // it outlives what UCX writes
-  UcxWorker worker_;
+  UcxWorker& worker_;
   detail::UcxOperations operations_;
   int communicator_;
   Duration linger_;
@@ -364,7 +348,6 @@ class UcxLink {
   Word told_;
   std::optional<UcxFailure> failure_;
   std::atomic<bool> failed_{false};
-  bool crowded_ = false;
   bool closed_ = false;
 };
 

@@ -180,23 +180,27 @@ class UcxOperations {
     return true;
   }
 
-  /// After a failure: cancels the receives, ends the endpoints, waits until UCX is through with all, a second at most,
-  /// and then tells who waits.
-  ALLFOLD_COLD void end_all() noexcept {
+  /// Cancels the receives, ends the endpoints unless others use them and nothing is being sent, waits until UCX is through
+  /// with all, a second at most, and then tells who waits.
+  ALLFOLD_COLD void end_all(bool others_go_on) noexcept {
     for (const auto& operation : all_) {
       if (operation->request != nullptr && operation->receives) {
         ::ucp_request_cancel(worker_.handle(), operation->request);
       }
     }
-    worker_.close();
-    const Deadline soon = Deadline::after(std::chrono::seconds(1));
     const auto busy = [this] {
       for (const auto& operation : all_) {
         if (operation->request != nullptr) return true;
       }
       return false;
     };
-    while (busy() && !soon.expired()) worker_.progress();
+    const Deadline soon = Deadline::after(std::chrono::seconds(1));
+    if (others_go_on) {
+      while (busy() && !soon.expired()) worker_.progress();
+    }
+    if (!others_go_on || busy()) worker_.close();
+    const Deadline soon_after = Deadline::after(std::chrono::seconds(1));
+    while (busy() && !soon_after.expired()) worker_.progress();
     for (const auto& operation : all_) {
       if (operation->in_use && !operation->over) conclude(operation.get(), false);
     }
@@ -210,7 +214,12 @@ class UcxOperations {
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
     if (operation->peer != any_source && all.mismatched_ != operation->peer) all.worker_.mark_broken(operation->peer);
-    all.failed_ = true;
+    all.fail();
+  }
+
+  void fail() noexcept {
+    failed_ = true;
+    worker_.hurry();
   }
 
   UcxOperation* started(UcxOperation* operation, ucs_status_ptr_t request) noexcept {
@@ -222,7 +231,7 @@ class UcxOperations {
     }
     if (UCS_PTR_IS_ERR(request)) {
       if (operation->peer != any_source) worker_.mark_broken(operation->peer);
-      failed_ = true;
+      fail();
     } else {
       operation->request = request;
     }

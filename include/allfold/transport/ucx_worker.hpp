@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bitset>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <poll.h>
+#include <sched.h>
 
 #include <ucp/api/ucp.h>
 
@@ -18,7 +22,26 @@
 
 namespace allfold {
 
-/// UCX's context and worker, and an endpoint to every rank. For one thread at a time.
+/// One of those who share a worker.
+class UcxClient {
+ public:
+  /// Resumes who waits for what is over; whether there was anything.
+  virtual bool resume_ready() = 0;
+  /// Looks at the peers. `late`: the tag of a call whose deadline has passed, or no_call.
+  virtual void look(std::uint64_t late) = 0;
+
+ protected:
+  ~UcxClient() = default;
+};
+
+/// Why ranks no longer go on together.
+struct UcxFailure {
+  ErrorCode code = ErrorCode::peer;  ///< peer, timeout or mismatch
+  int source = -1;                   ///< the rank to blame
+  bool departed = false;             ///< it has left, without an accident
+};
+
+/// UCX's context and worker, an endpoint to every rank, and who works with them. For one thread at a time.
 ///
 /// Endpoints report errors (UCP_ERR_HANDLING_MODE_PEER), with shared memory among them: see set_ucx_environment().
 class UcxWorker {
@@ -76,6 +99,58 @@ class UcxWorker {
   bool broken(int peer) const noexcept { return broken_[index_of(peer)]; }
   void mark_broken(int peer) noexcept { broken_[index_of(peer)] = true; }
 
+  /// The communicators that share it, each with its number.
+  void join(UcxClient& client, int number) {
+    clients_.push_back(&client);
+    numbers_.set(static_cast<std::size_t>(number));
+  }
+  void leave(UcxClient& client, int number) noexcept {
+    std::erase(clients_, &client);
+    numbers_.reset(static_cast<std::size_t>(number));
+  }
+  std::size_t clients() const noexcept { return clients_.size(); }
+  const std::bitset<256>& numbers() const noexcept { return numbers_; }
+
+  /// Lets UCX work, and resumes who can go on; whether anything happened.
+  bool advance() {
+    bool moved = progress() != 0;
+    for (UcxClient* const client : clients_) moved = client->resume_ready() || moved;
+    return moved;
+  }
+
+  /// To be done a thousand times a second; see UcxClient.
+  ALLFOLD_COLD void look(std::uint64_t late) {
+    urgent_ = false;
+    for (UcxClient* const client : clients_) client->look(late);
+  }
+  /// Asks for a look soon.
+  void hurry() noexcept { urgent_ = true; }
+
+  /// Makes progress until `over()`. `late(now)`: the tag of a call whose deadline has passed, or no_call; asked a thousand
+  /// times a second. Gives the core away where ranks are as many as cores.
+  template <class Over, class Late>
+  void drive(Over&& over, Late&& late) {
+    int empty = 0;
+    Clock::time_point look_at = Clock::now() + look_interval;
+    for (unsigned round = 1; !over(); ++round) {
+      empty = advance() ? 0 : empty + 1;
+      if (crowded_ && empty > 5) ::sched_yield();
+      if (round % 32 != 0 && !urgent_) continue;
+      const Clock::time_point now = Clock::now();
+      if (now < look_at && !urgent_) continue;
+      look_at = now + look_interval;
+      look(late(now));
+    }
+  }
+  /// Whether ranks are as many as cores.
+  void set_crowded(bool crowded) noexcept { crowded_ = crowded; }
+
+  /// Why nothing goes on any more, with any client.
+  const std::optional<UcxFailure>& ended_by() const noexcept { return ended_by_; }
+  void end(const UcxFailure& failure) {
+    if (!ended_by_) ended_by_ = failure;
+  }
+
   /// Waits until what was sent has reached the peers, or cannot.
   void flush(Deadline deadline) noexcept {
     ucp_request_param_t nothing{};
@@ -121,6 +196,8 @@ class UcxWorker {
     void operator()(ucp_worker_h worker) const noexcept { ::ucp_worker_destroy(worker); }
   };
 
+  static constexpr std::chrono::milliseconds look_interval{1};
+
   static std::size_t index_of(int rank) noexcept { return static_cast<std::size_t>(rank); }
 
   void connect(Meeting& meeting, const Where& where) {
@@ -165,6 +242,11 @@ class UcxWorker {
   int rank_;
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;
+  std::vector<UcxClient*> clients_;
+  std::bitset<256> numbers_;
+  std::optional<UcxFailure> ended_by_;
+  bool crowded_ = false;
+  bool urgent_ = false;
 };
 
 }  // namespace allfold
