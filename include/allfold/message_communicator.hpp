@@ -22,9 +22,9 @@
 #include <allfold/algo/message/scatter.hpp>
 #include <allfold/algo/message/send_receive.hpp>
 #include <allfold/attempt.hpp>
-#include <allfold/exec/host_reduction.hpp>
 #include <allfold/communicator/message_arguments.hpp>
 #include <allfold/communicator/message_session.hpp>
+#include <allfold/exec/host_reduction.hpp>
 #include <allfold/op/reduction.hpp>
 #include <allfold/work.hpp>
 
@@ -103,11 +103,10 @@ class MessageCommunicator {
     check_count(where, "output", a.out_count, a.count, "as many as the input");
     check_extents(where, a.input(), a.output(), a.in == a.out);
     const AllReduceMotion motion = state_->selector().all_reduce(state_->template query<Op, T>(a.count, options));
-    return reduction<Op, T>(
-        where, {.operation = Operation::all_reduce, .algorithm = name(motion), .count = a.count}, op, options, a,
-        [a, motion](E& e, const MessageReduction& r) {
-          return message::all_reduce(e, motion, r, a.in, a.out, a.count);
-        });
+    return reduction<Op, T>(where, {.operation = Operation::all_reduce, .algorithm = name(motion), .count = a.count},
+                            op, options, a, [a, motion](E& e, const MessageReduction& r) {
+                              return message::all_reduce(e, motion, r, a.in, a.out, a.count);
+                            });
   }
 
   /// all_reduce of several buffers in place, in one operation: many short ones cost what one costs.
@@ -152,9 +151,8 @@ class MessageCommunicator {
     }
     const ReduceMotion motion = state_->selector().reduce(state_->template query<Op, T>(a.count, options));
     return reduction<Op, T>(
-        where,
-        {.operation = Operation::reduce, .algorithm = name(motion), .count = a.count, .root = options.root}, op, options,
-        is_root ? a : a.without_output(), [a, motion, root = options.root](E& e, const MessageReduction& r) {
+        where, {.operation = Operation::reduce, .algorithm = name(motion), .count = a.count, .root = options.root}, op,
+        options, is_root ? a : a.without_output(), [a, motion, root = options.root](E& e, const MessageReduction& r) {
           return message::reduce(e, motion, r, a.in, a.out, a.count, root);
         });
   }
@@ -170,9 +168,8 @@ class MessageCommunicator {
     check_extents(where, a.input(), a.output(), true);
     const BroadcastMotion motion = state_->selector().broadcast(state_->query(a.count * sizeof(T)));
     return motion_of<T>(
-        where,
-        {.operation = Operation::broadcast, .algorithm = name(motion), .count = a.count, .root = options.root}, options,
-        a, [a, motion, root = options.root](E& e) {
+        where, {.operation = Operation::broadcast, .algorithm = name(motion), .count = a.count, .root = options.root},
+        options, a, [a, motion, root = options.root](E& e) {
           return message::broadcast(e, motion, a.out, a.count * sizeof(T), root);
         });
   }
@@ -191,9 +188,9 @@ class MessageCommunicator {
     }
     check_extents(where, a.input(), a.output(), a.in == a.out + index(rank()) * a.count);
     const AllGatherMotion motion = state_->selector().all_gather(state_->query(a.out_count * sizeof(T)));
-    return motion_of<T>(
-        where, {.operation = Operation::all_gather, .algorithm = name(motion), .count = a.count}, options, a,
-        [a, motion](E& e) { return message::all_gather(e, motion, a.in, a.out, a.count * sizeof(T)); });
+    return motion_of<T>(where, {.operation = Operation::all_gather, .algorithm = name(motion), .count = a.count},
+                        options, a,
+                        [a, motion](E& e) { return message::all_gather(e, motion, a.in, a.out, a.count * sizeof(T)); });
   }
 
   /// The same with parts of any size.
@@ -223,12 +220,13 @@ class MessageCommunicator {
     const Arguments<T> a(in, out);
     check_count(where, "input", a.count, a.out_count * ranks(), "the output's for each rank");
     check_extents(where, a.input(), a.output(), a.in + index(rank()) * a.out_count == a.out);
-    const ReduceScatterMotion motion = state_->selector().reduce_scatter(state_->template query<Op, T>(a.count, options));
-    return reduction<Op, T>(
-        where, {.operation = Operation::reduce_scatter, .algorithm = name(motion), .count = a.out_count}, op, options, a,
-        [a, motion](E& e, const MessageReduction& r) {
-          return message::reduce_scatter(e, motion, r, a.in, a.out, Parts::equal(a.out_count));
-        });
+    const ReduceScatterMotion motion =
+        state_->selector().reduce_scatter(state_->template query<Op, T>(a.count, options));
+    return reduction<Op, T>(where,
+                            {.operation = Operation::reduce_scatter, .algorithm = name(motion), .count = a.out_count},
+                            op, options, a, [a, motion](E& e, const MessageReduction& r) {
+                              return message::reduce_scatter(e, motion, r, a.in, a.out, Parts::equal(a.out_count));
+                            });
   }
 
   /// The same with parts of any size.
@@ -242,7 +240,8 @@ class MessageCommunicator {
     Splits splits(where, "input", counts, a.count);
     check_count(where, "output", a.out_count, splits.of(rank()), "this rank's count");
     check_extents(where, a.input(), a.output(), a.in + splits.parts().of(rank()).begin == a.out);
-    const ReduceScatterMotion motion = state_->selector().reduce_scatter(state_->template query<Op, T>(a.count, options));
+    const ReduceScatterMotion motion =
+        state_->selector().reduce_scatter(state_->template query<Op, T>(a.count, options));
     return reduction<Op, T>(where,
                             {.operation = Operation::reduce_scatter_v,
                              .algorithm = name(motion),
@@ -307,12 +306,12 @@ class MessageCommunicator {
       check_extents(where, a.input(), a.output(), a.in == a.out + index(rank()) * a.count);
     }
     const std::size_t each = a.count * sizeof(T);
-    return motion_of<T>(
-        where, {.operation = Operation::gather, .count = a.count, .root = options.root}, options,
-        is_root ? a : a.without_output(), [a, each, root = options.root, tree = takes_tree(each)](E& e) {
-          return tree ? message::gather_knomial(e, a.in, a.out, each, root)
-                      : message::gather_linear(e, a.in, a.out, Parts::equal(each), root);
-        });
+    return motion_of<T>(where, {.operation = Operation::gather, .count = a.count, .root = options.root}, options,
+                        is_root ? a : a.without_output(),
+                        [a, each, root = options.root, tree = takes_tree(each)](E& e) {
+                          return tree ? message::gather_knomial(e, a.in, a.out, each, root)
+                                      : message::gather_linear(e, a.in, a.out, Parts::equal(each), root);
+                        });
   }
 
   /// The same with parts of any size: `counts` are asked of the root alone.
@@ -349,12 +348,11 @@ class MessageCommunicator {
       check_extents(where, a.input(), a.output(), a.in + index(rank()) * a.out_count == a.out);
     }
     const std::size_t each = a.out_count * sizeof(T);
-    return motion_of<T>(
-        where, {.operation = Operation::scatter, .count = a.out_count, .root = options.root}, options,
-        is_root ? a : a.without_input(), [a, each, root = options.root, tree = takes_tree(each)](E& e) {
-          return tree ? message::scatter_knomial(e, a.in, a.out, each, root)
-                      : message::scatter_linear(e, a.in, a.out, Parts::equal(each), root);
-        });
+    return motion_of<T>(where, {.operation = Operation::scatter, .count = a.out_count, .root = options.root}, options,
+                        is_root ? a : a.without_input(), [a, each, root = options.root, tree = takes_tree(each)](E& e) {
+                          return tree ? message::scatter_knomial(e, a.in, a.out, each, root)
+                                      : message::scatter_linear(e, a.in, a.out, Parts::equal(each), root);
+                        });
   }
 
   /// The same with parts of any size: `counts` are asked of the root alone.
@@ -396,10 +394,9 @@ class MessageCommunicator {
     check_extents(where, Extent::of(from, count), {}, true);
     Traffic traffic;
     traffic.in_bytes = count * sizeof(T);
-    return state_->message(where, message_record<T>(Operation::send, count), to, options, traffic,
-                           [from, bytes = traffic.in_bytes, to](E& e, int&) {
-                             return message::send(e, to, from, bytes);
-                           });
+    return state_->message(
+        where, message_record<T>(Operation::send, count), to, options, traffic,
+        [from, bytes = traffic.in_bytes, to](E& e, int&) { return message::send(e, to, from, bytes); });
   }
 
   /// Receives a message of rank `from`, or of any_source: then Work::source_rank() says of which.
@@ -446,10 +443,9 @@ class MessageCommunicator {
     if constexpr (reduction_for<Op, T>) {
       record.reduction = operator_identity(op);
       record.reduction_name = operator_name<Op>();
-      return motion_of<T>(where, record, options, a,
-                          [body = std::move(body), reduction = Reduction<Op, T>{op}](E& e) {
-                            return body(e, host_reduction(reduction));
-                          });
+      return motion_of<T>(where, record, options, a, [body = std::move(body), reduction = Reduction<Op, T>{op}](E& e) {
+        return body(e, host_reduction(reduction));
+      });
     } else {
       return {};
     }
@@ -467,9 +463,8 @@ class MessageCommunicator {
       record.type = type_identity<T>();
       record.type_name = type_name<T>();
     }
-    return state_->collective(where, record, options, a.traffic(), [body = std::move(body)](E& e, int&) {
-      return body(e);
-    });
+    return state_->collective(where, record, options, a.traffic(),
+                              [body = std::move(body)](E& e, int&) { return body(e); });
   }
 
   std::shared_ptr<State> state_;

@@ -15,9 +15,10 @@ template <class... Ps>
   requires(valid_pack<Ps...> && message_transport_policy<pick_t<transport_tag, void, Ps...>>)
 struct CommunicatorOf<Ps...> {
   using Selector = pick_t<selector_tag, MessageThresholds, Ps...>;
-  static_assert(message_selector_policy<Selector>,
-                "allfold: this selector chooses among algorithms of symmetric memory, and the transport moves messages; "
-                "choose MessageThresholds, or a selector with the members that allfold::message_selector_policy asks for");
+  static_assert(
+      message_selector_policy<Selector>,
+      "allfold: this selector chooses among algorithms of symmetric memory, and the transport moves messages; "
+      "choose MessageThresholds, or a selector with the members that allfold::message_selector_policy asks for");
   using type = MessageCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, void, Ps...>, Selector,
                                    pick_t<tracer_tag, NullTracer, Ps...>>;
 };

@@ -59,7 +59,9 @@ class Work {
   }
 
   /// Why it failed; null if it did not, or is not over.
-  std::exception_ptr error() const noexcept { return operation_.get() != nullptr && over() ? operation_->error() : nullptr; }
+  std::exception_ptr error() const noexcept {
+    return operation_.get() != nullptr && over() ? operation_->error() : nullptr;
+  }
 
   /// Of a receive: the rank that the message came from. Waits. @throws as wait(); UsageError for other operations
   int source_rank() const {

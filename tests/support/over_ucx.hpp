@@ -12,9 +12,7 @@
 namespace allfold_test {
 
 /// What UCX_TLS is to be for the ranks that this process starts; empty: UCX's own choice.
-inline void take_ways(const char* ways) {
-  *ways == '\0' ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", ways, 1);
-}
+inline void take_ways(const char* ways) { *ways == '\0' ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", ways, 1); }
 
 template <class Body>
 void call_with(Body& body, auto& comm, const allfold::Environment& environment) {

@@ -29,8 +29,8 @@ template <class Call>
 void all_differ(bool checked, Call&& call) {
   allfold_test::take_ways("tcp");
   allfold_test::over_processes({2}, [&](const allfold::Environment& environment) {
-    auto comm = allfold::Communicator<allfold::UcxTransport>::create(
-        environment, allfold::Options{.timeout = 5s}, allfold::MessageOptions{.check_calls = checked});
+    auto comm = allfold::Communicator<allfold::UcxTransport>::create(environment, allfold::Options{.timeout = 5s},
+                                                                     allfold::MessageOptions{.check_calls = checked});
     const auto begin = allfold::Clock::now();
     const std::string message = EXPECT_THROWS_AS(call(comm), MismatchError);
     EXPECT(allfold::Clock::now() - begin < 2s);
@@ -92,7 +92,9 @@ TEST_CASE("ranks that call different things get MismatchError") {
       comm.all_reduce(std::vector<int>(10), allfold::sum);
     }
   };
-  const auto another_count = [](auto& comm) { comm.all_reduce(std::vector<int>(comm.rank() == 0 ? 10 : 11), allfold::sum); };
+  const auto another_count = [](auto& comm) {
+    comm.all_reduce(std::vector<int>(comm.rank() == 0 ? 10 : 11), allfold::sum);
+  };
   const auto another_operator = [](auto& comm) {
     std::vector<int> data(50000);
     if (comm.rank() == 0) {
@@ -111,8 +113,7 @@ TEST_CASE("ranks that call different things get MismatchError") {
   };
   const auto another_split = [](auto& comm) {
     std::vector<int> data(5);
-    comm.all_gather_v(std::vector<int>(comm.rank() == 0 ? 2 : 2), data,
-                      comm.rank() == 0 ? Counts{2, 3} : Counts{3, 2});
+    comm.all_gather_v(std::vector<int>(comm.rank() == 0 ? 2 : 2), data, comm.rank() == 0 ? Counts{2, 3} : Counts{3, 2});
   };
   for (const bool checked : {false, true}) {
     all_differ(checked, another_type);

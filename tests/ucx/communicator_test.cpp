@@ -215,6 +215,5 @@ TEST_CASE("the fast mode has the same bits on every rank") {
 }
 
 TEST_CASE("all_gather may go by all_gather_v") {
-  over_ucx(
-      {3}, [](auto& comm) { every_motion<std::int32_t>(comm, 300); }, {.all_gather_by_v = true});
+  over_ucx({3}, [](auto& comm) { every_motion<std::int32_t>(comm, 300); }, {.all_gather_by_v = true});
 }

@@ -79,19 +79,18 @@ TEST_CASE("many operations are under way at once, and are waited for in another 
 }
 
 TEST_CASE("channels are independent sequences") {
-  over_ucx(
-      {2},
-      [](auto& comm) {
-        std::vector<int> a(1000, 1);
-        std::vector<int> b(1000, 10);
-        const bool first = comm.rank() == 0;
-        Work one = comm.all_reduce(first ? a : b, allfold::sum, {.channel = first ? 0 : 1, .async = true});
-        Work two = comm.all_reduce(first ? b : a, allfold::sum, {.channel = first ? 1 : 0, .async = true});
-        one.wait();
-        two.wait();
-        EXPECT(a[999] == 2 && b[999] == 20);
-      },
-      {}, {.timeout = 20s, .channels = 2});
+  over_ucx({2},
+           [](auto& comm) {
+             std::vector<int> a(1000, 1);
+             std::vector<int> b(1000, 10);
+             const bool first = comm.rank() == 0;
+             Work one = comm.all_reduce(first ? a : b, allfold::sum, {.channel = first ? 0 : 1, .async = true});
+             Work two = comm.all_reduce(first ? b : a, allfold::sum, {.channel = first ? 1 : 0, .async = true});
+             one.wait();
+             two.wait();
+             EXPECT(a[999] == 2 && b[999] == 20);
+           },
+           {}, {.timeout = 20s, .channels = 2});
 }
 
 TEST_CASE("a wait may end before its operation") {
@@ -123,13 +122,12 @@ TEST_CASE("futures") {
     EXPECT(data[99] == 1);
     Work().future().get();
   });
-  over_ucx(
-      {1},
-      [](auto& comm) {
-        allfold_test::expect_contains(EXPECT_THROWS_AS(comm.barrier(async).future(), allfold::UsageError),
-                                      {"futures are off", "ALLFOLD_FUTURES"});
-      },
-      {.futures = false});
+  over_ucx({1},
+           [](auto& comm) {
+             allfold_test::expect_contains(EXPECT_THROWS_AS(comm.barrier(async).future(), allfold::UsageError),
+                                           {"futures are off", "ALLFOLD_FUTURES"});
+           },
+           {.futures = false});
 }
 
 TEST_CASE("a coroutine awaits operations") {
@@ -192,8 +190,8 @@ TEST_CASE("a rank sends to itself what it receives") {
     const Work work = comm.receive(got, comm.rank(), {.tag = 3, .async = true});
     comm.send(std::vector<int>(3, 8), comm.rank(), {.tag = 3});
     EXPECT(work.source_rank() == comm.rank() && got[2] == 8);
-    allfold_test::expect_contains(
-        EXPECT_THROWS_AS(comm.send(got, comm.rank(), {.tag = 3}), allfold::UsageError), {"wait for ever", "async"});
+    allfold_test::expect_contains(EXPECT_THROWS_AS(comm.send(got, comm.rank(), {.tag = 3}), allfold::UsageError),
+                                  {"wait for ever", "async"});
     comm.barrier();
   });
 }
@@ -237,10 +235,12 @@ TEST_CASE("a communicator may go before its operations are over") {
 TEST_CASE("operations are begun and waited for by several threads") {
   allfold_test::take_ways("tcp");
   allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
-    auto comm = allfold::Communicator<allfold::UcxThreadTransport>::create(environment, allfold::Options{.channels = 3});
+    auto comm =
+        allfold::Communicator<allfold::UcxThreadTransport>::create(environment, allfold::Options{.channels = 3});
     std::vector<std::vector<int>> data(3, std::vector<int>(2000, 1));
     std::vector<Work> works;
-    for (int c = 0; c < 3; ++c) works.push_back(comm.all_reduce(data[n(c)], allfold::sum, {.channel = c, .async = true}));
+    for (int c = 0; c < 3; ++c)
+      works.push_back(comm.all_reduce(data[n(c)], allfold::sum, {.channel = c, .async = true}));
     std::vector<std::thread> threads;
     for (int c = 0; c < 3; ++c) threads.emplace_back([&, c] { works[n(c)].wait(); });
     for (std::thread& thread : threads) thread.join();

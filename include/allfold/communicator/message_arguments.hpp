@@ -49,8 +49,8 @@ inline void check_extents(const Where& where, const Extent& in, const Extent& ou
 inline void check_count(const Where& where, std::string_view what, std::size_t got, std::size_t want,
                         std::string_view why) {
   if (got == want) return;
-  throw UsageError(where, {"the ", what, " has ", got, " elements; expected ", want, ", ", why,
-                           "; pass a buffer of that size"});
+  throw UsageError(
+      where, {"the ", what, " has ", got, " elements; expected ", want, ", ", why, "; pass a buffer of that size"});
 }
 
 inline void check_root(const Where& where, int root) {

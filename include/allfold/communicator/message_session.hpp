@@ -16,19 +16,22 @@
 #include <vector>
 
 #include <allfold/algo/message/agreement.hpp>
+#include <allfold/algo/message/all_reduce.hpp>
 #include <allfold/algo/message/barrier.hpp>
 #include <allfold/algo/message/send_receive.hpp>
 #include <allfold/arguments.hpp>
+#include <allfold/communicator/health_check.hpp>
+#include <allfold/communicator/message_arguments.hpp>
+#include <allfold/communicator/traced_call.hpp>
 #include <allfold/exec/host_reduction.hpp>
 #include <allfold/memory/message_record.hpp>
-#include <allfold/communicator/message_arguments.hpp>
+#include <allfold/op/operators.hpp>
 #include <allfold/op/reduction.hpp>
 #include <allfold/policy/message_options.hpp>
 #include <allfold/policy/selector.hpp>
 #include <allfold/policy/tracer.hpp>
 #include <allfold/policy/transport.hpp>
 #include <allfold/rendezvous.hpp>
-#include <allfold/communicator/traced_call.hpp>
 #include <allfold/work.hpp>
 
 namespace allfold {
@@ -43,7 +46,7 @@ class MessageSession {
   template <class... Arguments>
   static std::shared_ptr<MessageSession> create(const Environment& environment, Arguments&&... arguments) {
     static_assert(
-        ((known_argument<std::remove_cvref_t<Arguments>> || topology_policy<std::remove_cvref_t<Arguments>>)&&...),
+        ((known_argument<std::remove_cvref_t<Arguments>> || topology_policy<std::remove_cvref_t<Arguments>>) && ...),
         "allfold: create takes an Environment, then Options, MessageOptions and objects of the communicator's own "
         "policy types; name the policy among the template arguments of Communicator, or remove the argument");
     const Options options = detail::take_or_default<Options>(arguments...);
@@ -58,6 +61,10 @@ class MessageSession {
         detail::take_or_default<Transport>(arguments...), detail::take_or_default<Selector>(arguments...),
         detail::take_or_default<Tracer>(arguments...)));
     session->meet(environment, deadline);
+    if (message_options.health_check) {
+      run_health_check(session->where("health check"), message_options.health_check_timeout,
+                       [session] { session->check_health(); });
+    }
     return session;
   }
   MessageSession(const MessageSession&) = delete;
@@ -103,7 +110,8 @@ class MessageSession {
                                "; ask for more with Options::channels"});
     }
     const std::uint32_t sequence = sequences_[static_cast<std::size_t>(options.channel)]++;
-    const CollectiveId id{where.operation(), options.channel, sequence, message_options_.check_calls ? 0 : record.hash()};
+    const CollectiveId id{where.operation(), options.channel, sequence,
+                          message_options_.check_calls ? 0 : record.hash()};
     if (!message_options_.check_calls) return begin(where, E(link(), id), sequence, record, options, traffic, body);
     message::Claim claim{.hash = record.hash(), .text = {}};
     copy_name(claim.text, record.text());
@@ -121,8 +129,7 @@ class MessageSession {
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.type};
-    const Work work =
-        begin(where, E(link(), id), messages_++, record, options, traffic, std::move(body), peer);
+    const Work work = begin(where, E(link(), id), messages_++, record, options, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
       if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
       own_messages_.push_back({work, options.tag, to_itself});
@@ -166,9 +173,47 @@ class MessageSession {
     // Once more without the store: messages arrive, and a rank that serves it cannot go away before the others have done
     // with it.
     const CallOptions patient{.timeout = deadline.remaining() + std::chrono::milliseconds(1)};
-    collective(where("create"), {.operation = Operation::barrier}, patient, {},
-               [](E& e, int&) { return message::barrier_dissemination(e); })
-        .wait();
+    collective(where("create"), {.operation = Operation::barrier}, patient, {}, [](E& e, int&) {
+      return message::barrier_dissemination(e);
+    }).wait();
+  }
+
+  /// A barrier and a small all-reduce, of what is known beforehand.
+  void check_health() {
+    const Where where = this->where("health check");
+    const CallOptions within{.timeout = message_options_.health_check_timeout};
+    collective(where, {.operation = Operation::barrier}, within, {}, [](E& e, int&) {
+      return message::barrier_dissemination(e);
+    }).wait();
+    const Reduction<Sum, int> sum{};
+    const int one = 1;
+    int ranks = 0;
+    collective(where, {.operation = Operation::all_reduce, .count = 1}, within, {}, [&](E& e, int&) {
+      return message::all_reduce_gathered(e, host_reduction(sum), &one, &ranks, 1);
+    }).wait();
+    if (ranks == world_size_) return;
+    throw PeerError(where, -1, {"ones of all ranks add up to ", ranks, "; expected ", world_size_,
+                                "; messages arrive damaged, see whether all ranks run the same build"});
+  }
+
+  /// Ranks that differ in these would call different things.
+  void check_message_options(Meeting& meeting) {
+    struct Agreed {
+      bool all_gather_by_v, check_calls, health_check;
+      bool operator==(const Agreed&) const = default;
+    };
+    const MessageOptions& mine = message_options_;
+    const Agreed agreed{mine.all_gather_by_v, mine.check_calls, mine.health_check};
+    const std::vector<Agreed> all = meeting.all_gather("message options", agreed);
+    for (std::size_t r = 0; r < all.size(); ++r) {
+      if (all[r] == agreed) continue;
+      const char* const name = all[r].check_calls != agreed.check_calls     ? "check_calls"
+                               : all[r].health_check != agreed.health_check ? "health_check"
+                                                                            : "all_gather_by_v";
+      throw MismatchError(meeting.where(), static_cast<int>(r),
+                          {"ranks disagree on MessageOptions::", name, "; this rank differs from rank ", r,
+                           "; give every rank the same options and environment"});
+    }
   }
 
   void find_peers(Meeting& meeting) {
@@ -183,6 +228,7 @@ class MessageSession {
     if (const std::string refusal = transport_.refusal(identities); !refusal.empty()) {
       throw UsageError(meeting.where(), {refusal});
     }
+    check_message_options(meeting);
     transport_.connect(meeting, identities, message_options_);
   }
 
@@ -230,8 +276,9 @@ class MessageSession {
       if (each.tag == tag) receives += each.sends ? -1 : 1;
     }
     if (receives > 0) return;
-    throw UsageError(where, {"a message to this rank itself, with tag ", tag, ", would wait for ever; expected a receive ",
-                             "from this rank that was posted before; call receive with {.async = true} first"});
+    throw UsageError(where,
+                     {"a message to this rank itself, with tag ", tag, ", would wait for ever; expected a receive ",
+                      "from this rank that was posted before; call receive with {.async = true} first"});
   }
 
   int rank_;

@@ -9,9 +9,9 @@
 
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
+#include <allfold/communicator/message_arguments.hpp>
 #include <allfold/launch/message_operation.hpp>
 #include <allfold/memory/message_record.hpp>
-#include <allfold/communicator/message_arguments.hpp>
 #include <allfold/policy/tracer.hpp>
 
 namespace allfold {

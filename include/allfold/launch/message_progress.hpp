@@ -87,7 +87,7 @@ class CallerProgress final : public MessageProgress {
 
   void poll() override {
     worker_.drive([passed = false]() mutable { return std::exchange(passed, true); },
-                [](Clock::time_point) { return no_call; });
+                  [](Clock::time_point) { return no_call; });
     operations_.conclude_ended();
   }
 

@@ -12,10 +12,11 @@ namespace allfold {
 /// Chooses the algorithm of an all-reduce. `candidates` names all it may ever choose: only those are compiled.
 /// `select` must depend on the query alone: every rank asks its own selector, and all must answer alike.
 template <class S>
-concept symmetric_selector_policy = policy_of<S, selector_tag> && requires(const S& selector, const SelectionQuery& query) {
-  { selector.select(query) } -> std::same_as<Algorithm>;
-  { S::candidates } -> std::convertible_to<AlgorithmSet>;
-};
+concept symmetric_selector_policy =
+    policy_of<S, selector_tag> && requires(const S& selector, const SelectionQuery& query) {
+      { selector.select(query) } -> std::same_as<Algorithm>;
+      { S::candidates } -> std::convertible_to<AlgorithmSet>;
+    };
 
 /// Chooses the motions of collectives over messages, from the query alone, like every other rank.
 template <class S>

@@ -116,10 +116,10 @@ class UcxLink final : public UcxClient {
                             earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
                             "; see what it does, or try a longer timeout", end});
       case ErrorCode::mismatch:
-        throw MismatchError(where, source,
-                            {head, "rank ", source, " called something else; expected the same operation, root, type, ",
-                             "counts and operator on every rank; set MessageOptions::check_calls to see both sides",
-                             end});
+        throw MismatchError(
+            where, source,
+            {head, "rank ", source, " called something else; expected the same operation, root, type, ",
+             "counts and operator on every rank; set MessageOptions::check_calls to see both sides", end});
       default:
         if (source == rank() && failure_->departed) {
           throw UsageError(where, {"the communicator was destroyed before the call was over; expected it to live until "
@@ -153,17 +153,19 @@ class UcxLink final : public UcxClient {
 
   static const Options& checked(Meeting& meeting, const Options& options) {
     if (meeting.world_size() > max_ranks) {
-      throw UsageError(meeting.where(), {"there cannot be ", meeting.world_size(), " ranks; expected 1 to ", max_ranks});
+      throw UsageError(meeting.where(),
+                       {"there cannot be ", meeting.world_size(), " ranks; expected 1 to ", max_ranks});
     }
     if (options.communicator < 0 || options.communicator >= detail::UcxTag::communicators) {
-      throw UsageError(meeting.where(), {"UcxLink::Options::communicator is ", options.communicator,
-                                         "; expected 0 to ", detail::UcxTag::communicators - 1});
+      throw UsageError(meeting.where(), {"UcxLink::Options::communicator is ", options.communicator, "; expected 0 to ",
+                                         detail::UcxTag::communicators - 1});
     }
     return options;
   }
 
   bool is_mine(std::uint64_t tag) const noexcept {
-    return tag == no_call || ((tag ^ detail::UcxTag::communicator(communicator_)) & detail::UcxTag::of_communicator) == 0;
+    return tag == no_call ||
+           ((tag ^ detail::UcxTag::communicator(communicator_)) & detail::UcxTag::of_communicator) == 0;
   }
 
   std::uint64_t control_tag() const noexcept {

@@ -263,8 +263,8 @@ class UcxOperations {
       free_ = all_.back().get();
     }
     UcxOperation* const operation = std::exchange(free_, free_->next);
-    *operation = {.owner = this, .bytes = bytes, .tag = tag, .asked = peer, .peer = peer, .receives = receives,
-                  .in_use = true};
+    *operation = {
+        .owner = this, .bytes = bytes, .tag = tag, .asked = peer, .peer = peer, .receives = receives, .in_use = true};
     ++pending_[index_of(peer)];
     return operation;
   }

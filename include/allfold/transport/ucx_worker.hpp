@@ -49,7 +49,8 @@ class UcxWorker {
   /// Collective: meets the other ranks to learn their addresses. Connections are made by the first messages.
   /// @throws UcxError; what the meeting throws
   /// `sleeps`: whether sleep() will be called.
-  ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps) : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
+  ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps)
+      : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
     const Where where = meeting.where();
     detail::set_ucx_environment();
     ucp_params_t params{};
@@ -69,7 +70,8 @@ class UcxWorker {
                       {"UCX found no way to communicate; see the variables UCX_TLS and UCX_NET_DEVICES"});
     worker_.reset(worker);
     if (sleeps) {
-      detail::check_ucx(where, ::ucp_worker_get_efd(worker, &event_fd_), {"UCX has no descriptor to wait for messages"});
+      detail::check_ucx(where, ::ucp_worker_get_efd(worker, &event_fd_),
+                        {"UCX has no descriptor to wait for messages"});
     }
     connect(meeting, where);
   }
