@@ -29,6 +29,7 @@
 #include <allfold/op/reduction.hpp>
 #include <allfold/policy/message_options.hpp>
 #include <allfold/policy/selector.hpp>
+#include <allfold/policy/topology.hpp>
 #include <allfold/policy/tracer.hpp>
 #include <allfold/policy/transport.hpp>
 #include <allfold/rendezvous.hpp>
@@ -192,8 +193,9 @@ class MessageSession {
       return message::all_reduce_gathered(e, host_reduction(sum), &one, &ranks, 1);
     }).wait();
     if (ranks == world_size_) return;
-    throw PeerError(where, -1, {"ones of all ranks add up to ", ranks, "; expected ", world_size_,
-                                "; messages arrive damaged, see whether all ranks run the same build"});
+    throw PeerError(where, -1,
+                    {"ones of all ranks add up to ", ranks, "; expected ", world_size_,
+                     "; messages arrive damaged, see whether all ranks run the same build"});
   }
 
   /// Ranks that differ in these would call different things.
