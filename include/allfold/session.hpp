@@ -103,7 +103,9 @@ inline void check_element_size(const Where& where, std::size_t element_bytes, st
 }
 
 /// How long a call may wait for its peers.
-inline Duration timeout_of(const Where& where, const CallOptions& call, const Options& options) {
+// Out of line: inlined into a call with default options, g++ 12 may warn that their empty optional is read
+// uninitialized.
+ALLFOLD_NOINLINE inline Duration timeout_of(const Where& where, const CallOptions& call, const Options& options) {
   const Duration timeout = call.timeout.value_or(options.timeout);
   if (timeout > Duration::zero()) return timeout;
   throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),

@@ -18,7 +18,7 @@ inline std::size_t utf8_length(std::string_view text) noexcept {
   if (first < 0x80) return 1;
   const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
   if (first < 0xc2 || first > 0xf4 || text.size() < length) return 0;
-  // The second byte says what only looks like a character: too long a form, half of a surrogate pair, past the last one.
+  // The second byte tells what only looks like a character: too long a form, half of a surrogate pair, past the last.
   const unsigned low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
   const unsigned high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
   if (at(1) < low || at(1) > high) return 0;
