@@ -244,9 +244,8 @@ TEST_CASE("the environment names the prefix and says when lines are written") {
   {
     const Variable flush("ALLFOLD_COMMS_LOG_FLUSH", "line");
     CHECK(JsonTracer().options().flush_every_line);
-    // Options that are given stand, unless the program asks for the environment's.
-    CHECK_FALSE(JsonTracer(JsonTracerOptions{.prefix = "x"}).options().flush_every_line);
-    const JsonTracerOptions both = JsonTracerOptions::from_environment({.prefix = "x", .buffer_bytes = 7});
+    // They go before what the program says.
+    const JsonTracerOptions both = JsonTracer(JsonTracerOptions{.prefix = "x", .buffer_bytes = 7}).options();
     CHECK(both.prefix == "/tmp/some/where");
     CHECK(both.flush_every_line);
     CHECK(both.buffer_bytes == 7);

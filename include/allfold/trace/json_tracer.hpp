@@ -15,33 +15,32 @@
 
 namespace allfold {
 
-/// Where a comms log goes, and when.
+/// Where a comms log goes, and when. The environment goes before what the program says.
 struct JsonTracerOptions {
-  /// Rank 3 writes PREFIX.rank3.jsonl; empty: there is no log.
+  /// Rank 3 writes PREFIX.rank3.jsonl; empty: there is no log. ALLFOLD_COMMS_LOG.
   std::string prefix;
   /// Whether each line is written at once, so that a rank that is killed leaves all it had; else lines are written when
-  /// `buffer_bytes` of them have come together, when an operation fails, and at the end.
+  /// `buffer_bytes` of them have come together, when an operation fails, and at the end. ALLFOLD_COMMS_LOG_FLUSH is `line`
+  /// or `buffer`.
   bool flush_every_line = false;
   std::size_t buffer_bytes = std::size_t{64} << 10;
 
-  /// `otherwise`, but for what the environment says: ALLFOLD_COMMS_LOG is the prefix, ALLFOLD_COMMS_LOG_FLUSH is `line`
-  /// or `buffer`.
-  /// @throws UsageError if it says anything else.
-  ALLFOLD_COLD static JsonTracerOptions from_environment(JsonTracerOptions otherwise) {
-    if (std::optional<std::string> prefix = variable("ALLFOLD_COMMS_LOG")) {
-      if (prefix->back() == '/') {
+  /// The same, but for what the environment says.   @throws UsageError for a variable that holds anything else.
+  ALLFOLD_COLD JsonTracerOptions with_environment() const {
+    JsonTracerOptions options = *this;
+    if (std::optional<std::string> given = variable("ALLFOLD_COMMS_LOG")) {
+      if (given->back() == '/') {
         throw UsageError("environment",
-                         {"ALLFOLD_COMMS_LOG is \"", *prefix,
-                          "\", a directory; expected the beginning of a file's name; try \"", *prefix, "comms\""});
+                         {"ALLFOLD_COMMS_LOG is \"", *given,
+                          "\", a directory; expected the beginning of a file's name; try \"", *given, "comms\""});
       }
-      otherwise.prefix = std::move(*prefix);
+      options.prefix = std::move(*given);
     }
     if (const auto flush = choice_variable("ALLFOLD_COMMS_LOG_FLUSH", {"buffer", "line"})) {
-      otherwise.flush_every_line = *flush == 1;
+      options.flush_every_line = *flush == 1;
     }
-    return otherwise;
+    return options;
   }
-  ALLFOLD_COLD static JsonTracerOptions from_environment() { return from_environment(JsonTracerOptions{}); }
 };
 
 /// Writes a comms log: for each rank a file, with a line of JSON for each operation and each wait (docs/comms_log.md).
@@ -53,9 +52,9 @@ class JsonTracer {
   using policy_category = tracer_tag;
   static constexpr bool enabled = true;
 
-  /// Logs as the environment says.   @throws UsageError as JsonTracerOptions::from_environment.
-  JsonTracer() : options_(JsonTracerOptions::from_environment()) {}
-  explicit JsonTracer(JsonTracerOptions options) : options_(std::move(options)) {}
+  /// @throws UsageError as JsonTracerOptions::with_environment.
+  explicit JsonTracer(const JsonTracerOptions& options) : options_(options.with_environment()) {}
+  JsonTracer() : JsonTracer(JsonTracerOptions{}) {}
 
   /// A copy has the same options, and a log of its own once it is opened.
   JsonTracer(const JsonTracer& other) : options_(other.options_) {}
