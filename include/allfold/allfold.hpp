@@ -18,6 +18,7 @@
 #include <allfold/store/prefix.hpp>
 #include <allfold/store/tcp.hpp>
 #include <allfold/topology/fixed.hpp>
+#include <allfold/trace/json_tracer.hpp>
 #include <allfold/trace/null_tracer.hpp>
 #include <allfold/transport/shm.hpp>
 #include <allfold/version.hpp>

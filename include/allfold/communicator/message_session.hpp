@@ -110,7 +110,7 @@ class MessageSession {
       throw UsageError(where, {"channel ", options.channel, " does not exist; expected 0 to ", options_.channels - 1,
                                "; ask for more with Options::channels"});
     }
-    const std::uint32_t sequence = sequences_[static_cast<std::size_t>(options.channel)]++;
+    const std::uint32_t sequence = ++sequences_[static_cast<std::size_t>(options.channel)];
     const CollectiveId id{where.operation(), options.channel, sequence,
                           message_options_.check_calls ? 0 : record.hash()};
     if (!message_options_.check_calls) return begin(where, E(link(), id), sequence, record, options, traffic, body);
@@ -130,7 +130,7 @@ class MessageSession {
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.type};
-    const Work work = begin(where, E(link(), id), messages_++, record, options, traffic, std::move(body), peer);
+    const Work work = begin(where, E(link(), id), ++messages_, record, options, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
       if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
       own_messages_.push_back({work, options.tag, to_itself});
@@ -219,6 +219,7 @@ class MessageSession {
   }
 
   void find_peers(Meeting& meeting) {
+    open_tracer(tracer_, rank_, world_size_);
     Introduction introduction{.identity = transport_.identity(),
                               .buffer_bytes = options_.buffer_bytes,
                               .world_size = world_size_,
@@ -257,7 +258,13 @@ class MessageSession {
     };
     Work work = [&] {
       if constexpr (Tracer::enabled) {
-        return post(TracedCall<Tracer>(tracer_, record, traffic, where, options.channel, sequence, peer, options.tag));
+        TraceEvent event = trace_event(where, record, traffic);
+        const bool is_message = record.operation == Operation::send || record.operation == Operation::receive;
+        event.peer = peer;
+        event.tag = is_message ? options.tag : -1;
+        event.channel = is_message ? -1 : options.channel;
+        event.sequence = sequence;
+        return post(TracedCall<Tracer>(tracer_, event));
       } else {
         return post(NoReport{});
       }
