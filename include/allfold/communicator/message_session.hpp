@@ -253,6 +253,7 @@ class MessageSession {
       OperationRef operation(
           new Call(sequence, traffic.result, std::move(endpoint), std::move(body), std::move(report)));
       transport_.progress().post(operation, Deadline::after(timeout));
+      if (waits) transport_.progress().wait(*operation, Deadline(Clock::time_point::max()));
       return Work(std::move(operation), transport_.progress(), where, Transport::progress_type::has_thread,
                   message_options_.futures);
     };
@@ -269,7 +270,7 @@ class MessageSession {
         return post(NoReport{});
       }
     }();
-    if (waits) work.wait();
+    if (waits) work.wait();  // is over: throws what it ended with
     return work;
   }
 
