@@ -219,7 +219,12 @@ class MessageCall final : public MessageOperation {
   }
 
   void begin(MessageOperations& all) override {
-    runner_ = run(endpoint_, *this, all);
+    try {
+      runner_ = run(endpoint_, *this, all);
+    } catch (...) {  // there was no memory for it
+      error_ = std::current_exception();
+      return all.ended(*this);
+    }
     runner_.start();
   }
   void conclude() noexcept override {
