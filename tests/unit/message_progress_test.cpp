@@ -207,6 +207,16 @@ TEST_CASE_TEMPLATE("what never ends is late, and everything fails with it", T, E
   CHECK(rank.ended() == 3);
 }
 
+TEST_CASE_TEMPLATE("whoever only asks whether it is over learns of its deadline too", T, EACH_KIND) {
+  RankOf<T> rank;
+  Gate never(rank.link);
+  const Work work = rank.through(never, 40ms);
+  const Deadline end = Deadline::after(5s);
+  while (!work.done() && !end.expired()) continue;
+  REQUIRE(work.over());
+  CHECK(fails_with<allfold::TimeoutError>(work, "late"));
+}
+
 TEST_CASE_TEMPLATE("a failure in the middle ends all that is under way", T, EACH_KIND) {
   RankOf<T> rank;
   Gate never(rank.link);

@@ -37,6 +37,9 @@ class MessageProgress {
   virtual void poll() = 0;
 
  protected:
+  /// How often the peers are looked at while something is under way.
+  static constexpr std::chrono::milliseconds look_interval{1};
+
   MessageProgress() = default;
   ~MessageProgress() = default;
 };
@@ -86,8 +89,14 @@ class CallerProgress final : public MessageProgress {
   }
 
   void poll() override {
-    link_.drive([passed = false]() mutable { return std::exchange(passed, true); },
-                [](Clock::time_point) { return no_call; });
+    if (!link_.failed()) {
+      link_.advance();
+      operations_.conclude_ended();
+      if (const Clock::time_point now = Clock::now(); now >= look_at_) {
+        look_at_ = now + look_interval;
+        link_.look(operations_.late(now));
+      }
+    }
     operations_.conclude_ended();
   }
 
@@ -100,6 +109,7 @@ class CallerProgress final : public MessageProgress {
  private:
   Link& link_;
   MessageOperations operations_;
+  Clock::time_point look_at_{};  ///< of poll
 };
 
 /// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
@@ -153,8 +163,7 @@ class ThreadProgress final : public MessageProgress {
     Clock::time_point deadline;
   };
 
-  /// How often the peers are looked at while something is under way, awake and asleep, and while nothing is.
-  static constexpr std::chrono::milliseconds look_interval{1};
+  /// How long it sleeps at most while something is under way, and while nothing is.
   static constexpr std::chrono::milliseconds nap{10};
   static constexpr std::chrono::milliseconds long_nap{500};
   /// Rounds without a message before it sleeps.
