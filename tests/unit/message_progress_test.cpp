@@ -273,6 +273,44 @@ TEST_CASE_TEMPLATE("close ends what is under way, and tells all who listen", T, 
   CHECK(rank.ended() == 1);
 }
 
+TEST_CASE_TEMPLATE("a call that is begun after close, or by a listener during it, is over with an error", T,
+                   EACH_KIND) {
+  RankOf<T> rank;
+  Gate never(rank.link);
+  std::atomic<int> tries{0};
+  const auto try_again = [](RankOf<T>& on, Gate& gate, std::atomic<int>& count) -> Errand {
+    for (int i = 0; i < 3; ++i) {
+      try {
+        co_await on.through(gate);
+      } catch (const allfold::UsageError&) {
+        ++count;
+      }
+    }
+  };
+  try_again(rank, never, tries);
+  rank.progress.close();
+  CHECK(tries == 3);
+  const Work work = rank.after(1);
+  CHECK_THROWS_AS(work.wait(1s), allfold::UsageError);
+  CHECK(rank.ended() == 4);
+}
+
+TEST_CASE("close wakes the threads that wait") {
+  Rank<ThreadProgress> rank;
+  Gate never(rank.link);
+  std::vector<Work> works;
+  for (int i = 0; i < 4; ++i) works.push_back(rank.through(never));
+  std::atomic<int> failed{0};
+  std::vector<std::thread> waiters;
+  for (const Work& work : works) {
+    waiters.emplace_back([&failed, work] { failed += fails_with<allfold::UsageError>(work, "closed") ? 1 : 0; });
+  }
+  std::this_thread::sleep_for(30ms);
+  rank.progress.close();
+  for (std::thread& each : waiters) each.join();
+  CHECK(failed == 4);
+}
+
 TEST_CASE("the thread has a name, and sleeps while nothing moves") {
   Rank<ThreadProgress> rank;
   Gate gate(rank.link);
@@ -319,6 +357,22 @@ TEST_CASE("a call or a message wakes the thread at once") {
     prompt += Clock::now() - begin < 100ms ? 1 : 0;
   }
   CHECK(prompt >= rounds - 2);  // the machine may have been busy
+}
+
+TEST_CASE("close is never slept through") {
+  const std::uint64_t seed = allfold_test::test_seed();
+  allfold_test::Random random(seed);
+  int slow = 0;
+  for (int round = 0; round < 400; ++round) {
+    Rank<ThreadProgress> rank;
+    // Around the instant at which it falls asleep for the first time.
+    const Clock::time_point until = Clock::now() + std::chrono::microseconds(random.below(120));
+    while (Clock::now() < until) continue;
+    const Clock::time_point begin = Clock::now();
+    rank.progress.close();
+    slow += Clock::now() - begin > 250ms ? 1 : 0;
+  }
+  CHECK(slow == 0);
 }
 
 namespace {
@@ -420,4 +474,44 @@ TEST_CASE("many threads begin operations, and wait for them in every way") {
   players.clear();
   CHECK(soon([&] { return rank.alive() == 0; }));
   CHECK(rank.ended() == static_cast<int>(rank.sequence));
+}
+
+TEST_CASE("many threads, and an end in the middle: by failure, lateness or close") {
+  const std::uint64_t seed = allfold_test::test_seed();
+  allfold_test::Random random(seed);
+  for (int round = 0; round < 30; ++round) {
+    Rank<ThreadProgress> rank;
+    Gate never(rank.link);
+    std::atomic<int> told{0};
+    std::vector<std::thread> threads;
+    std::deque<std::atomic<int>> how(4);
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&, i] {
+        // Until the end comes; what is begun afterwards ends with an error too.
+        for (int turn = 0; turn < 20000; ++turn) {
+          const Work work = turn % 5 == 0 ? rank.through(never) : rank.after(turn % 7);
+          if (turn == 0) await_end(work, how[static_cast<std::size_t>(i)]);
+          try {
+            if (turn % 5 == 0 && !work.wait(200us)) continue;
+            work.wait();
+          } catch (const allfold::Error&) {
+            ++told;
+            return;
+          }
+        }
+      });
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(random.below(4000)));
+    switch (round % 3) {
+      case 0: rank.link.break_off(); break;
+      case 1: static_cast<void>(rank.through(never, 1ms)); break;
+      default: rank.progress.close(); break;
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(told == 4);
+    for (const std::atomic<int>& each : how) CHECK(soon([&] { return each == 2; }));
+    rank.progress.close();
+    CHECK(rank.ended() == static_cast<int>(rank.sequence));
+    CHECK(rank.alive() == 0);
+  }
 }

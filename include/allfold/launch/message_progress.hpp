@@ -130,31 +130,44 @@ class ThreadProgress final : public MessageProgress {
   bool failed() const noexcept { return link_.failed(); }
 
   void post(OperationRef operation, Deadline deadline) override {
-    operation->retain();
+    bool refused = false;
     {
       const std::lock_guard lock(mutex_);
-      posted_.push_back({operation.get(), deadline.at()});
+      refused = closed_;
+      if (!refused) posted_.push_back({operation.get(), deadline.at()});
+      operation->retain();
     }
-    wake();
+    refused ? MessageOperations::refuse(*operation) : wake();
   }
 
   bool wait(MessageOperation& operation, Deadline until) override {
     if (operation.over()) return true;
     std::unique_lock lock(mutex_);
-    return over_.wait_until(lock, until.at(), [&] { return operation.over(); });
+    ++waiters_;
+    const bool over = over_.wait_until(lock, until.at(), [&] { return operation.over(); });
+    if (--waiters_ == 0) over_.notify_all();  // close() lets them go first
+    return over;
   }
 
   void poll() override {}
 
   void close() noexcept {
     if (!thread_.joinable()) return;
-    stop_.store(true, std::memory_order_release);
+    {
+      const std::lock_guard lock(mutex_);  // the thread is not between its last look at this and its sleep
+      stop_.store(true, std::memory_order_release);
+    }
     wake();
     thread_.join();
     link_.close();
-    for (const Posted& each : std::exchange(posted_, {})) operations_.begin(*each.operation, each.deadline);
-    operations_.conclude_ended();
-    operations_.abandon();
+    do {
+      begin_posted();
+      operations_.conclude_ended();
+      operations_.abandon();
+    } while (!refuse_from_now_on());  // listeners begin calls when theirs end
+    std::unique_lock lock(mutex_);
+    over_.notify_all();
+    over_.wait(lock, [this] { return waiters_ == 0; });
   }
 
  private:
@@ -184,6 +197,11 @@ class ThreadProgress final : public MessageProgress {
     const bool any = !beginning_.empty();
     beginning_.clear();
     return any;
+  }
+
+  bool refuse_from_now_on() {
+    const std::lock_guard lock(mutex_);
+    return closed_ = posted_.empty();
   }
 
   bool conclude_ended() {
@@ -232,6 +250,8 @@ class ThreadProgress final : public MessageProgress {
   std::mutex mutex_;
   std::condition_variable over_;
   std::vector<Posted> posted_;
+  int waiters_ = 0;
+  bool closed_ = false;
   std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
   std::thread thread_;
