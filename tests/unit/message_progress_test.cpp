@@ -375,6 +375,25 @@ TEST_CASE("close is never slept through") {
   CHECK(slow == 0);
 }
 
+TEST_CASE("the progress thread refuses to wait for itself") {
+  Rank<ThreadProgress> rank;
+  Gate gate(rank.link);
+  std::atomic<int> refused{0};
+  const auto waits = [](Rank<ThreadProgress>& on, Gate& at, std::atomic<int>& how) -> Errand {
+    co_await on.through(at);
+    try {
+      on.after(1).wait();
+      how = 2;
+    } catch (const allfold::UsageError&) {
+      how = 1;
+    }
+  };
+  waits(rank, gate, refused);
+  gate.open();
+  CHECK(soon([&] { return refused != 0; }));
+  CHECK(refused == 1);
+}
+
 namespace {
 
 /// One thread of a random test: posts, and is told of each end in a way that chance picks.

@@ -113,7 +113,7 @@ class CallerProgress final : public MessageProgress {
 };
 
 /// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
-/// by any thread.
+/// by any thread; the progress thread itself, on which listeners are told, cannot wait.
 template <class Link>
 class ThreadProgress final : public MessageProgress {
  public:
@@ -142,6 +142,10 @@ class ThreadProgress final : public MessageProgress {
 
   bool wait(MessageOperation& operation, Deadline until) override {
     if (operation.over()) return true;
+    if (std::this_thread::get_id() == progressing_.load(std::memory_order_relaxed)) {
+      throw UsageError("wait", {"the progress thread, on which coroutines go on, would wait for itself; expected another "
+                                "thread; use co_await there"});
+    }
     std::unique_lock lock(mutex_);
     ++waiters_;
     const bool over = over_.wait_until(lock, until.at(), [&] { return operation.over(); });
@@ -159,6 +163,7 @@ class ThreadProgress final : public MessageProgress {
     }
     wake();
     thread_.join();
+    progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     link_.close();
     do {
       begin_posted();
@@ -168,6 +173,7 @@ class ThreadProgress final : public MessageProgress {
     std::unique_lock lock(mutex_);
     over_.notify_all();
     over_.wait(lock, [this] { return waiters_ == 0; });
+    progressing_.store({}, std::memory_order_relaxed);
   }
 
  private:
@@ -214,6 +220,7 @@ class ThreadProgress final : public MessageProgress {
 
   void run() {
     ::pthread_setname_np(::pthread_self(), "allfold");
+    progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     Clock::time_point look_at = Clock::now() + look_interval;
     int idle = 0;
     for (unsigned round = 1; !stop_.load(std::memory_order_acquire); ++round) {
@@ -252,6 +259,7 @@ class ThreadProgress final : public MessageProgress {
   std::vector<Posted> posted_;
   int waiters_ = 0;
   bool closed_ = false;
+  std::atomic<std::thread::id> progressing_{};
   std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
   std::thread thread_;
