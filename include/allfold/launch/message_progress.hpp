@@ -2,11 +2,13 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -122,7 +124,11 @@ class ThreadProgress final : public MessageProgress {
   /// @throws SystemError without a thread or a descriptor for it
   explicit ThreadProgress(Link& link) : link_(link), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (!wake_) throw SystemError("create", errno, {"no descriptor to wake the progress thread with"});
-    thread_ = std::thread([this] { run(); });
+    try {
+      thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error& error) {
+      throw SystemError("create", error.code().value(), {"the progress thread could not be started"});
+    }
   }
   ~ThreadProgress() { close(); }
 
