@@ -60,35 +60,3 @@ class SecondHost:
     def close(self):
         self.holder.kill()
         self.holder.wait()
-
-
-def run_ranks(commands, environments, timeout_s):
-    """Runs a process for each rank; returns their outputs. All must end well, in time."""
-    ranks = []
-    try:
-        for command, environment in zip(commands, environments):
-            ranks.append(
-                subprocess.Popen(
-                    [str(word) for word in command],
-                    env=dict(os.environ, **environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-        deadline = time.monotonic() + timeout_s
-        outputs = []
-        for number, rank in enumerate(ranks):
-            try:
-                outputs.append(rank.communicate(timeout=max(0.1, deadline - time.monotonic()))[0])
-            except subprocess.TimeoutExpired:
-                raise Failure(f"rank {number} did not end within {timeout_s} s") from None
-        for number, rank in enumerate(ranks):
-            if rank.returncode != 0:
-                raise Failure(f"rank {number} ended with status {rank.returncode}:\n" + "\n".join(outputs))
-        return outputs
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()

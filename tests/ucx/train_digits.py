@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from hand_started import run_ranks, variables
 from scripting import Failure, main, must
-from two_hosts import ADDRESSES, SecondHost, enter, run_ranks
+from two_hosts import ADDRESSES, SecondHost, enter
 
 IN_RANK_ORDER = ("gathered", "bruck", "direct")
 EPOCHS = ("--epochs", "12")
@@ -51,20 +52,9 @@ def two_hosts(program):
     host = SecondHost()
     shm = weights(must([program, "--ranks", 2, *EPOCHS, "--transport", "shm"], timeout=100))
     command = [program, *EPOCHS, "--transport", "ucx"]
-    ranks = [
-        {
-            "RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "LOCAL_RANK": "0",
-            "LOCAL_WORLD_SIZE": "1",
-            "MASTER_ADDR": ADDRESSES[0],
-            "MASTER_PORT": "29500",
-            # The hosts are one machine: UCX would find its memory, and leave the network alone.
-            "UCX_TLS": "tcp",
-            "UCX_NET_DEVICES": "eth0",
-        }
-        for rank in range(2)
-    ]
+    # The hosts are one machine: UCX would find its memory, and leave the network alone.
+    network = {"UCX_TLS": "tcp", "UCX_NET_DEVICES": "eth0"}
+    ranks = [{**variables(rank, 2, ADDRESSES[0], 29500), **network} for rank in range(2)]
     outputs = run_ranks([command, host.prefix() + command], ranks, 100)
     host.close()
     ucx = weights(outputs[0])
