@@ -162,6 +162,12 @@ class MessageOperations {
     }
   }
 
+  /// Takes over one of its owners; it was never begun, and never will be. For any thread.
+  static void refuse(MessageOperation& operation) noexcept {
+    operation.abandon();
+    tell(operation);
+  }
+
   /// The tag of an operation whose deadline has passed; no_call: there is none.
   std::uint64_t late(Clock::time_point now) const noexcept {
     for (const MessageOperation* each = first_; each != nullptr; each = each->after_) {
@@ -174,6 +180,10 @@ class MessageOperations {
   void retire(MessageOperation& operation) noexcept {
     (operation.before_ != nullptr ? operation.before_->after_ : first_) = operation.after_;
     if (operation.after_ != nullptr) operation.after_->before_ = operation.before_;
+    tell(operation);
+  }
+
+  static void tell(MessageOperation& operation) noexcept {
     for (OperationListener* each = operation.publish(); each != nullptr;) {
       OperationListener* const next = each->next_;
       each->over(operation);
@@ -219,7 +229,12 @@ class MessageCall final : public MessageOperation {
   }
 
   void begin(MessageOperations& all) override {
-    runner_ = run(endpoint_, *this, all);
+    try {
+      runner_ = run(endpoint_, *this, all);
+    } catch (...) {  // there was no memory for it
+      error_ = std::current_exception();
+      return all.ended(*this);
+    }
     runner_.start();
   }
   void conclude() noexcept override {
