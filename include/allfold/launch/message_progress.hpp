@@ -171,6 +171,10 @@ class ThreadProgress final : public MessageProgress {
     }
     Command command{body};
     std::unique_lock lock(mutex_);
+    if (closed_) {
+      lock.unlock();
+      return body();
+    }
     commands_.push_back(&command);
     lock.unlock();
     wake();
@@ -251,7 +255,7 @@ class ThreadProgress final : public MessageProgress {
 
   bool refuse_from_now_on() {
     const std::lock_guard lock(mutex_);
-    return closed_ = posted_.empty();
+    return closed_ = posted_.empty() && commands_.empty();
   }
 
   bool is_progress_thread() const noexcept {
