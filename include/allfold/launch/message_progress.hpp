@@ -165,14 +165,13 @@ class ThreadProgress final : public MessageProgress {
 
   /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
   void run(FunctionRef<void()> body) {
-    if (is_progress_thread()) {
-      body();
-      return;
-    }
+    if (is_progress_thread()) return body();
     Command command{body};
     std::unique_lock lock(mutex_);
-    commands_.push_back(&command);
+    const bool closed = closed_;
+    if (!closed) commands_.push_back(&command);
     lock.unlock();
+    if (closed) return body();
     wake();
     lock.lock();
     over_.wait(lock, [&] { return command.done; });
@@ -251,7 +250,7 @@ class ThreadProgress final : public MessageProgress {
 
   bool refuse_from_now_on() {
     const std::lock_guard lock(mutex_);
-    return closed_ = posted_.empty();
+    return closed_ = posted_.empty() && commands_.empty();
   }
 
   bool is_progress_thread() const noexcept {
