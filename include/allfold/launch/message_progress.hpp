@@ -151,8 +151,9 @@ class ThreadProgress final : public MessageProgress {
   bool wait(MessageOperation& operation, Deadline until) override {
     if (operation.over()) return true;
     if (is_progress_thread()) {
-      throw UsageError("wait", {"the progress thread, on which coroutines go on, would wait for itself; expected another "
-                                "thread; use co_await there"});
+      throw UsageError("wait",
+                       {"the progress thread, on which coroutines go on, would wait for itself; expected another "
+                        "thread; use co_await there"});
     }
     std::unique_lock lock(mutex_);
     ++waiters_;
