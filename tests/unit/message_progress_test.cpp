@@ -301,6 +301,45 @@ TEST_CASE_TEMPLATE("a call that is begun after close, or by a listener during it
   CHECK(rank.ended() == 4);
 }
 
+TEST_CASE_TEMPLATE("run: where progress is made, with what it throws, also after close", T, EACH_KIND) {
+  RankOf<T> rank;
+  Gate never(rank.link);
+  const Work work = rank.through(never);
+  CHECK_THROWS_AS(rank.progress.run([] { throw std::bad_alloc(); }), std::bad_alloc);
+  std::thread::id ran;
+  bool within = false;
+  rank.progress.run([&] {
+    ran = std::this_thread::get_id();
+    rank.progress.run([&] { within = true; });
+    rank.link.close();
+  });
+  CHECK(within);
+  CHECK((ran == std::this_thread::get_id()) == !T::has_thread);
+  CHECK(work.over());  // it was concluded before run() returned
+  rank.progress.close();
+  rank.progress.run([&] { ran = {}; });
+  CHECK(ran == std::thread::id());
+}
+
+TEST_CASE("many threads run things beside their operations") {
+  Rank<ThreadProgress> rank;
+  int plain = 0;  // of the progress thread alone
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int turn = 0; turn < 100; ++turn) {
+        const Work work = rank.after(turn % 9);
+        rank.progress.run([&] { ++plain; });
+        if (turn % 10 == 0) std::this_thread::sleep_for(200us);
+        work.wait();
+      }
+    });
+  }
+  for (std::thread& each : threads) each.join();
+  rank.close();
+  CHECK(plain == 400);
+}
+
 TEST_CASE("close wakes the threads that wait") {
   Rank<ThreadProgress> rank;
   Gate never(rank.link);

@@ -151,8 +151,9 @@ class ThreadProgress final : public MessageProgress {
   bool wait(MessageOperation& operation, Deadline until) override {
     if (operation.over()) return true;
     if (is_progress_thread()) {
-      throw UsageError("wait", {"the progress thread, on which coroutines go on, would wait for itself; expected another "
-                                "thread; use co_await there"});
+      throw UsageError("wait",
+                       {"the progress thread, on which coroutines go on, would wait for itself; expected another "
+                        "thread; use co_await there"});
     }
     std::unique_lock lock(mutex_);
     ++waiters_;
@@ -165,18 +166,13 @@ class ThreadProgress final : public MessageProgress {
 
   /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
   void run(FunctionRef<void()> body) {
-    if (is_progress_thread()) {
-      body();
-      return;
-    }
+    if (is_progress_thread()) return body();
     Command command{body};
     std::unique_lock lock(mutex_);
-    if (closed_) {
-      lock.unlock();
-      return body();
-    }
-    commands_.push_back(&command);
+    const bool closed = closed_;
+    if (!closed) commands_.push_back(&command);
     lock.unlock();
+    if (closed) return body();
     wake();
     lock.lock();
     over_.wait(lock, [&] { return command.done; });
