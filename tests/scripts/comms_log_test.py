@@ -127,6 +127,23 @@ class CommsLog(unittest.TestCase):
         self.assertEqual(len(set(threads)), 4)
         self.assertIn("wait for all_reduce", [e["name"] for e in self.complete(trace)])
 
+    def test_messages_belong_to_no_channel(self):
+        trace = self.convert(
+            text_of(
+                header(0),
+                operation(1100, 1200, channel=-1, peer=1, tag=0),
+                operation(1150, 1300, channel=-1, sequence=2, peer=1, tag=0),
+                operation(1150, 1300, channel=-1, sequence=2, kind="wait"),
+                operation(1100, 1200),
+                END,
+            )
+        )
+        titles = self.names(trace, "thread_name")
+        self.assertNotIn(0, [thread for _, thread in titles])
+        self.assertEqual(
+            sorted(titles.values()), ["channel 0", "messages", "messages, beside (1)", "messages, waits"]
+        )
+
     def test_a_second_communicator_of_a_rank(self):
         trace = self.convert(
             text_of(header(0, clock_us=2000, wall_us=5001000), operation(2100, 2200), END),
@@ -192,6 +209,8 @@ class CommsLog(unittest.TestCase):
             (good + text_of(operation("1", 2)), "LOG:2: in a line of kind operation, begin_us is a number; got '1'"),
             (good + text_of(operation(1, 2, channel=0.5)), "LOG:2: in a line of kind operation, channel is a whole"),
             (good + text_of(operation(1, float("inf"))), "LOG:2: in a line of kind operation, end_us is a number"),
+            (good + text_of(operation(1, 2, channel=-2)), "LOG:2: in a line of kind operation, channel is a whole"),
+            (good + text_of(operation(1, 2, sequence=-1)), "LOG:2: in a line of kind operation, sequence is a whole"),
             (good + text_of(operation(2, 1)), "LOG:2: it ends before it begins"),
         ):
             with self.subTest(log=log):

@@ -51,7 +51,7 @@ struct TraceEvent {
 ///   open(rank, world_size)   called once, by create, before the first operation; may throw, and then create fails
 ///   begin(event) -> std::uint64_t
 ///                            called before an operation starts; `end` is not set. What it returns is the event's
-///                            `mark` when it is recorded. Must not throw
+///                            `mark` when it is recorded; 0: it was not called. Must not throw
 ///
 /// A communicator that has a thread of its own calls `record` from there for operations, and from the callers' threads
 /// for waits: a tracer for such communicators is thread-safe by itself. Events of one channel may come out of the order

@@ -45,7 +45,7 @@ class NvtxTracer {
 
   /// Ends it.
   void record(const TraceEvent& event) noexcept {
-    nvtxDomainRangeEnd(domain_.get(), event.mark);
+    if (event.mark != 0) nvtxDomainRangeEnd(domain_.get(), event.mark);
     if (!event.failed) return;
     char text[512];
     text[event.error.copy(text, sizeof text - 1)] = '\0';
