@@ -67,6 +67,7 @@ class UcxLink {
   UcxLink(const UcxLink&) = delete;
   UcxLink& operator=(const UcxLink&) = delete;
   ~UcxLink() {
+    if (worker_.forked()) return;
     if (!failure_ && world_size() > 1) leave();
     operations_.end_all();
   }

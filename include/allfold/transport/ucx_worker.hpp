@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <ucp/api/ucp.h>
+#include <unistd.h>
 
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
@@ -46,7 +47,14 @@ class UcxWorker {
   }
   UcxWorker(const UcxWorker&) = delete;
   UcxWorker& operator=(const UcxWorker&) = delete;
-  ~UcxWorker() { close(); }
+  ~UcxWorker() {
+    if (forked()) {  // the connections are the parent's, and not for its child to end
+      static_cast<void>(worker_.release());
+      static_cast<void>(context_.release());
+    } else {
+      close();
+    }
+  }
 
   int rank() const noexcept { return rank_; }
   int world_size() const noexcept { return static_cast<int>(broken_.size()); }
@@ -54,7 +62,10 @@ class UcxWorker {
   ucp_ep_h endpoint(int peer) const noexcept { return endpoints_[index_of(peer)].handle; }
 
   /// Lets UCX work; never to be called from one of its callbacks. How much it has done.
-  unsigned progress() noexcept { return ::ucp_worker_progress(worker_.get()); }
+  unsigned progress() noexcept { return worker_ ? ::ucp_worker_progress(worker_.get()) : 0; }
+
+  /// Whether this is a child of the process that made it.
+  bool forked() const noexcept { return ::getpid() != owner_; }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.
   bool broken(int peer) const noexcept { return broken_[index_of(peer)]; }
@@ -133,6 +144,7 @@ class UcxWorker {
   std::unique_ptr<ucp_context, Cleanup> context_;
   std::unique_ptr<ucp_worker, Cleanup> worker_;
   int rank_;
+  pid_t owner_ = ::getpid();
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;
 };
