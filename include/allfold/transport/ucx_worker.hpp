@@ -73,6 +73,7 @@ class UcxWorker {
 
   /// Waits until what was sent has reached the peers, or cannot.
   void flush(Deadline deadline) noexcept {
+    if (!worker_) return;
     ucp_request_param_t nothing{};
     finish(::ucp_worker_flush_nbx(worker_.get(), &nothing), deadline);
   }
@@ -88,9 +89,13 @@ class UcxWorker {
       closing.push_back(::ucp_ep_close_nbx(peer.handle, &force));
       peer.handle = nullptr;
     }
-    const Deadline soon = Deadline::after(std::chrono::seconds(1));
+    const Deadline soon = Deadline::after(std::chrono::milliseconds(200));
     for (const ucs_status_ptr_t request : closing) finish(request, soon);
   }
+
+  /// Ends everything at once: no memory is read or written any more, and the callbacks that were due come, or never will.
+  /// For what close() did not end.
+  void destroy() noexcept { worker_.reset(); }
 
  private:
   struct Peer {
