@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -54,10 +56,30 @@ class NetworkNamespace {
 
   int descriptor() const noexcept { return handle_.get(); }
 
-  /// Moves this process there, with what it opens from now on.
+  /// Moves this process there, and what it opens from now on.
   void enter() const {
     if (::setns(handle_.get(), CLONE_NEWNET) != 0)
       throw allfold::SystemError("test", errno, {"could not enter a host"});
+  }
+
+  /// The same, with a /sys that shows the interfaces of there, which UCX looks up.
+  void enter_with_sysfs() const {
+    enter();
+    const bool mine = ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+    // Busy: this process was there before.
+    if (!mine || (::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0 && errno != EBUSY)) {
+      throw allfold::SystemError("test", errno, {"no /sys of a host's own"});
+    }
+  }
+
+  /// Whether the above can be done; it is done to this process.
+  bool sees_itself() const noexcept {
+    try {
+      enter_with_sysfs();
+    } catch (const allfold::SystemError&) {
+      return false;
+    }
+    return ::access("/sys/class/net/lo", F_OK) == 0;
   }
 
   /// Runs a program there with `input`; whether it ended well. It says why not on stderr, unless it is `quiet`.
@@ -70,10 +92,10 @@ class NetworkNamespace {
              ::close(ends[1]);
              ::dup2(ends[0], STDIN_FILENO);
              if (quiet) {
-        const int nowhere = ::open("/dev/null", O_WRONLY);
-        ::dup2(nowhere, STDOUT_FILENO);
-        ::dup2(nowhere, STDERR_FILENO);
-      }
+               const int nowhere = ::open("/dev/null", O_WRONLY);
+               ::dup2(nowhere, STDOUT_FILENO);
+               ::dup2(nowhere, STDERR_FILENO);
+             }
              std::vector<char*> arguments;
              for (std::string& word : command) arguments.push_back(word.data());
              arguments.push_back(nullptr);
@@ -142,7 +164,8 @@ class Hosts {
     environment.meeting_host = address(0);
     environment.meeting_port = static_cast<std::uint16_t>(29500 + life);
     environment.listening_socket = -1;
-    of(launched.rank / per_host).enter();
+    environment.listener = std::make_shared<allfold::SharedListener>();
+    of(launched.rank / per_host).enter_with_sysfs();
     return environment;
   }
 
@@ -195,6 +218,8 @@ class Hosts {
       return "this kernel has no veth interfaces";
     }
     if (!probe.run({"ip", "link", "add", "probe2", "type", "bridge"}, {}, true)) return "this kernel has no bridges";
+    if (in_child([&] { return probe.sees_itself() ? 0 : 1; }) != 0)
+      return "a /sys of a namespace cannot be mounted here";
     // Whoever became root did so in a network of its own, and the other cases of this program need its loopback.
     in_child([] { return ::execlp("ip", "ip", "link", "set", "lo", "up", nullptr); });
     return {};

@@ -19,6 +19,7 @@
 #include <allfold/memory/peer_process.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_greeting.hpp>
 #include <allfold/transport/ucx_operations.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
@@ -45,7 +46,8 @@ class UcxLink {
   };
 
   /// Collective. `ranks`: who they are, by rank.
-  /// @throws UsageError for a world or an id that is too large; UcxError; what the meeting throws
+  /// @throws UsageError for a world or an id that is too large; UcxError; TimeoutError or PeerError that names a rank
+  ///   which cannot be reached; what the meeting throws
   ALLFOLD_COLD UcxLink(Meeting& meeting, std::span<const Identity> ranks, const Options& options)
       : worker_(checked(meeting, options)),
         operations_(worker_),
@@ -63,6 +65,7 @@ class UcxLink {
     cpu_set_t cores;
     CPU_ZERO(&cores);
     crowded_ = ::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores);
+    detail::greet(worker_, operations_, control_tag(), meeting);
   }
   UcxLink(const UcxLink&) = delete;
   UcxLink& operator=(const UcxLink&) = delete;

@@ -135,7 +135,8 @@ class UcxWorker {
         failed.worker->mark_broken(failed.rank);
       };
       detail::check_ucx(where, ::ucp_ep_create(worker_.get(), &params, &peer.handle),
-                        {"UCX finds no way to rank ", peer.rank, "; see whether UCX_TLS names one that both have"});
+                        {"UCX finds no way to rank ", peer.rank,
+                         "; see whether UCX_TLS and UCX_NET_DEVICES name one that both have"});
     }
   }
 
