@@ -58,9 +58,9 @@ class UcxLink {
     const Identity& mine = ranks[static_cast<std::size_t>(rank())];
     int neighbours = 0;
     for (std::size_t r = 0; r < ranks.size(); ++r) {
-      if (!ranks[r].same_host(mine)) continue;
-      process_[r].emplace(ranks[r].process, ranks[r].process_start);
-      ++neighbours;
+      // Ranks in other namespaces of this host want its cores as well, but cannot be watched.
+      if (ranks[r].host == mine.host) ++neighbours;
+      if (ranks[r].same_host(mine)) process_[r].emplace(ranks[r].process, ranks[r].process_start);
     }
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -123,6 +123,8 @@ class UcxLink {
   static constexpr std::chrono::milliseconds look_interval{1};
   /// How long ranks whose deadline has passed wait for each other's word.
   static constexpr std::chrono::milliseconds hearing{300};
+  /// How long a rank that knows whom to blame waits for the others to know as well.
+  static constexpr std::chrono::milliseconds parting{500};
 
   static Meeting& checked(Meeting& meeting, const Options& options) {
     if (meeting.world_size() > max_message_ranks) {
@@ -261,10 +263,22 @@ class UcxLink {
     end_with({ErrorCode::timeout, source < 0 ? waits_for : source});
   }
 
-  /// Tells the others as well.
+  /// Tells the others as well, and stays until they have told that they know: what is sent goes in order, so that the
+  /// word may be behind megabytes, and would be lost with the endpoint. Who then sees this rank go, and has not heard
+  /// why, would blame it.
   ALLFOLD_COLD void fail(UcxFailure failure) {
     tell_all({.kind = Word::Kind::failed, .code = failure.code, .source = failure.source});
-    progress_for(std::chrono::milliseconds(20));
+    const Deadline end = Deadline::after(parting);
+    const auto all_know = [this] {
+      for (int peer = 0; peer < world_size(); ++peer) {
+        if (silent(peer) && !gone(peer)) return false;
+      }
+      return true;
+    };
+    do {
+      progress_for(std::chrono::microseconds(200));
+      hear();
+    } while (!all_know() && !end.expired());
     end_with(failure);
   }
 
