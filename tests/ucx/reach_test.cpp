@@ -40,7 +40,6 @@ void cannot_meet(const Hosts& hosts) {
         const auto took = allfold::Clock::now() - begin;
         if (took > 2s)
           throw std::runtime_error(allfold::concat({what, " (after ", allfold::milliseconds(took), " ms)"}));
-        std::fprintf(stderr, "%lld ms: %s\n", (long long)allfold::milliseconds(took), what.c_str());
         allfold_test::expect_contains(what, {"create: ", launched.rank == 0 ? "rank 1" : "rank 0"});
       },
       10s);
