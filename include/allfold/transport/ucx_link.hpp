@@ -20,6 +20,7 @@
 #include <allfold/memory/peer_process.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_greeting.hpp>
 #include <allfold/transport/ucx_operations.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
@@ -43,7 +44,8 @@ class UcxLink final : public UcxClient {
   };
 
   /// Collective. `ranks`: who they are, by rank.
-  /// @throws UsageError for a world or an id that is too large; UcxError; what the meeting throws
+  /// @throws UsageError for a world or an id that is too large; TimeoutError or PeerError that names a rank which cannot be
+  ///   reached; what the meeting throws
   ALLFOLD_COLD UcxLink(UcxWorker& worker, Meeting& meeting, std::span<const Identity> ranks, const Options& options)
       : worker_(worker),
         operations_(worker_),
@@ -54,13 +56,14 @@ class UcxLink final : public UcxClient {
     const Identity& mine = ranks[static_cast<std::size_t>(rank())];
     int neighbours = 0;
     for (std::size_t r = 0; r < ranks.size(); ++r) {
-      if (!ranks[r].same_host(mine)) continue;
-      process_[r].emplace(ranks[r].process, ranks[r].process_start);
-      ++neighbours;
+      // Ranks in other namespaces of this host want its cores as well, but cannot be watched.
+      if (ranks[r].host == mine.host) ++neighbours;
+      if (ranks[r].same_host(mine)) process_[r].emplace(ranks[r].process, ranks[r].process_start);
     }
     cpu_set_t cores;
     CPU_ZERO(&cores);
     worker_.set_crowded(::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores));
+    detail::greet(worker_, operations_, control_tag(), meeting);
     worker_.join(*this, communicator_);
   }
   UcxLink(const UcxLink&) = delete;
@@ -69,7 +72,7 @@ class UcxLink final : public UcxClient {
 
   /// Leaves: nothing is under way afterwards, and nothing can be begun.
   void close() noexcept {
-    if (closed_) return;
+    if (closed_ || worker_.forked()) return;
     closed_ = true;
     if (!failure_ && world_size() > 1) leave();
     const bool others_go_on = !failure_ && worker_.clients() > 1;
@@ -150,6 +153,8 @@ class UcxLink final : public UcxClient {
 
   /// How long ranks whose deadline has passed wait for each other's word.
   static constexpr std::chrono::milliseconds hearing{300};
+  /// How long a rank that knows whom to blame waits for the others to know as well.
+  static constexpr std::chrono::milliseconds parting{500};
 
   static const Options& checked(Meeting& meeting, const Options& options) {
     if (meeting.world_size() > max_ranks) {
@@ -311,10 +316,22 @@ class UcxLink final : public UcxClient {
     end_with({ErrorCode::timeout, source < 0 ? waits_for : source});
   }
 
-  /// Tells the others as well.
+  /// Tells the others as well, and stays until they have told that they know: what is sent goes in order, so that the
+  /// word may be behind megabytes, and would be lost with the endpoint. Who then sees this rank go, and has not heard
+  /// why, would blame it.
   ALLFOLD_COLD void fail(UcxFailure failure) {
     tell_all({.kind = Word::Kind::failed, .code = failure.code, .source = failure.source});
-    progress_for(std::chrono::milliseconds(20));
+    const Deadline end = Deadline::after(parting);
+    const auto all_know = [this] {
+      for (int peer = 0; peer < world_size(); ++peer) {
+        if (silent(peer) && !gone(peer)) return false;
+      }
+      return true;
+    };
+    do {
+      progress_for(std::chrono::microseconds(200));
+      hear();
+    } while (!all_know() && !end.expired());
     end_with(failure);
   }
 
@@ -323,7 +340,7 @@ class UcxLink final : public UcxClient {
     failed_.store(true, std::memory_order_release);
     worker_.end(failure);
     operations_.end_all(false);
-    worker_.hurry();
+    worker_.look(no_call);  // the others end at once: their endpoints are gone
   }
 
   /// Waits until all ranks are through with their last call: who goes before would be taken for a failure.

@@ -46,6 +46,10 @@ ALLFOLD_COLD inline void set_ucx_environment() noexcept {
   ::setenv("UCX_KEEPALIVE_INTERVAL", "200ms", 0);
   // Collectives of 64 KiB over TCP take half the time that they take with the default of 8 KiB.
   ::setenv("UCX_TCP_TX_SEG_SIZE", "64k", 0);
+  // Else an address from which no answer comes holds up the rank for minutes, as its endpoint is created.
+  ::setenv("UCX_TCP_CONN_NB", "y", 0);
+  // UCX 1.13 ends the process if a peer dies while it puts a large message over TCP; sent in parts it is as fast.
+  ::setenv("UCX_TCP_PUT_ENABLE", "n", 0);
   // Endpoints that report errors leave out shared memory unless it is told to take part (openucx/ucx 6595, 8477). Where
   // it takes no part UCX would warn of variables without a use.
   if (!may_share_memory()) return;

@@ -15,6 +15,7 @@
 #include <sched.h>
 
 #include <ucp/api/ucp.h>
+#include <unistd.h>
 
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
@@ -78,8 +79,13 @@ class UcxWorker {
   UcxWorker(const UcxWorker&) = delete;
   UcxWorker& operator=(const UcxWorker&) = delete;
   ~UcxWorker() {
-    discard_unmatched();
-    close();
+    if (forked()) {  // the connections are the parent's, and not for its child to end
+      static_cast<void>(worker_.release());
+      static_cast<void>(context_.release());
+    } else {
+      discard_unmatched();
+      close();
+    }
   }
 
   int rank() const noexcept { return rank_; }
@@ -88,13 +94,18 @@ class UcxWorker {
   ucp_ep_h endpoint(int peer) const noexcept { return endpoints_[index_of(peer)].handle; }
 
   /// Lets UCX work; never to be called from one of its callbacks. How much it has done.
-  unsigned progress() noexcept { return ::ucp_worker_progress(worker_.get()); }
+  unsigned progress() noexcept { return worker_ ? ::ucp_worker_progress(worker_.get()) : 0; }
+
+  /// Whether it has not been destroyed.
+  bool exists() const noexcept { return worker_ != nullptr; }
+  /// Whether this is a child of the process that made it.
+  bool forked() const noexcept { return ::getpid() != owner_; }
 
   /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
   void sleep(int descriptor, Duration timeout) noexcept {
-    if (::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
-    pollfd wakers[] = {{event_fd_, POLLIN, 0}, {descriptor, POLLIN, 0}};
-    static_cast<void>(::poll(wakers, 2, Deadline::after(timeout).remaining_ms()));
+    if (worker_ && ::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
+    pollfd wakers[] = {{descriptor, POLLIN, 0}, {event_fd_, POLLIN, 0}};
+    static_cast<void>(::poll(wakers, worker_ ? 2 : 1, Deadline::after(timeout).remaining_ms()));
   }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.
@@ -149,18 +160,20 @@ class UcxWorker {
 
   /// Why nothing goes on any more, with any client.
   const std::optional<UcxFailure>& ended_by() const noexcept { return ended_by_; }
-  void end(const UcxFailure& failure) {
+  void end(const UcxFailure& failure) noexcept {
     if (!ended_by_) ended_by_ = failure;
   }
 
   /// Waits until what was sent has reached the peers, or cannot.
   void flush(Deadline deadline) noexcept {
+    if (!worker_) return;
     ucp_request_param_t nothing{};
     finish(::ucp_worker_flush_nbx(worker_.get(), &nothing), deadline);
   }
 
   /// Takes short messages that nobody has received, of which UCX would warn: a call that failed leaves some.
   ALLFOLD_COLD void discard_unmatched() noexcept {
+    if (!worker_) return;
     char rest[4096];
     ucp_request_param_t nothing{};
     for (;;) {
@@ -183,9 +196,13 @@ class UcxWorker {
       closing.push_back(::ucp_ep_close_nbx(peer.handle, &force));
       peer.handle = nullptr;
     }
-    const Deadline soon = Deadline::after(std::chrono::seconds(1));
+    const Deadline soon = Deadline::after(std::chrono::milliseconds(200));
     for (const ucs_status_ptr_t request : closing) finish(request, soon);
   }
+
+  /// Ends everything at once: no memory is read or written any more, and the callbacks that were due come, or never will.
+  /// For what close() did not end.
+  void destroy() noexcept { worker_.reset(); }
 
  private:
   struct Peer {
@@ -227,7 +244,8 @@ class UcxWorker {
         failed.worker->mark_broken(failed.rank);
       };
       detail::check_ucx(where, ::ucp_ep_create(worker_.get(), &params, &peer.handle),
-                        {"UCX finds no way to rank ", peer.rank, "; see whether UCX_TLS names one that both have"});
+                        {"UCX finds no way to rank ", peer.rank,
+                         "; see whether UCX_TLS and UCX_NET_DEVICES name one that both have"});
     }
   }
 
@@ -242,6 +260,7 @@ class UcxWorker {
   std::unique_ptr<ucp_worker, Cleanup> worker_;
   int event_fd_ = -1;  ///< UCX's
   int rank_;
+  pid_t owner_ = ::getpid();
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;
   std::vector<UcxClient*> clients_;
