@@ -235,17 +235,10 @@ class MessageSession {
     transport_.connect(meeting, identities, message_options_);
   }
 
-  Duration timeout_of(const Where& where, const CallOptions& call) const {
-    const Duration timeout = call.timeout.value_or(options_.timeout);
-    if (timeout > Duration::zero()) return timeout;
-    throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
-                             " ms; expected more than zero; leave it out for Options::timeout"});
-  }
-
   template <class Body>
   Work begin(const Where& where, E endpoint, std::uint32_t sequence, const MessageRecord& record,
              const CallOptions& options, const Traffic& traffic, Body body, int peer = -1) {
-    const Duration timeout = timeout_of(where, options);
+    const Duration timeout = timeout_of(where, options, options_);
     endpoint.set_timeout(timeout);
     const bool waits = !options.async || message_options_.blocking_wait.contains(record.operation);
     const auto post = [&](auto report) {
