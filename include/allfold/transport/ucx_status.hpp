@@ -48,8 +48,10 @@ ALLFOLD_COLD inline void set_ucx_environment() noexcept {
   ::setenv("UCX_TCP_TX_SEG_SIZE", "64k", 0);
   // Else an address from which no answer comes holds up the rank for minutes, as its endpoint is created.
   ::setenv("UCX_TCP_CONN_NB", "y", 0);
-  // UCX 1.13 ends the process if a peer dies while it puts a large message over TCP; sent in parts it is as fast.
+  // UCX 1.13 may end the process if a peer dies while memory of the user's is sent over TCP without a copy: neither put,
+  // nor sent from several places (of which two are UCX's own). Copied in parts, messages are as fast.
   ::setenv("UCX_TCP_PUT_ENABLE", "n", 0);
+  ::setenv("UCX_TCP_MAX_IOV", "2", 0);
   // Endpoints that report errors leave out shared memory unless it is told to take part (openucx/ucx 6595, 8477). Where
   // it takes no part UCX would warn of variables without a use.
   if (!may_share_memory()) return;
