@@ -102,16 +102,6 @@ inline void check_element_size(const Where& where, std::size_t element_bytes, st
                            ", half of the staging memory; try a larger Options::buffer_bytes, or smaller elements"});
 }
 
-/// How long a call may wait for its peers.
-// Out of line: inlined into a call with default options, g++ 12 may warn that their empty optional is read
-// uninitialized.
-ALLFOLD_NOINLINE inline Duration timeout_of(const Where& where, const CallOptions& call, const Options& options) {
-  const Duration timeout = call.timeout.value_or(options.timeout);
-  if (timeout > Duration::zero()) return timeout;
-  throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
-                           " ms; expected more than zero; leave it out for Options::timeout"});
-}
-
 /// The members of a group, as a mask.
 ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int> ranks, int world_size) {
   RankMask mask = 0;

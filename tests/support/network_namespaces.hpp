@@ -124,19 +124,13 @@ class Hosts {
     return reason;
   }
 
-  /// Why they cannot have a network with delay and loss; empty: they can.
-  static const std::string& netem_refusal() {
-    static const std::string reason = [] {
-      if (!refusal().empty()) return refusal();
-      const NetworkNamespace probe;
-      if (!probe.run({"tc", "-V"}, {}, true))
-        return std::string("there is no program tc (Debian and Ubuntu: iproute2)");
-      if (!probe.run({"tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"}, {}, true)) {
-        return std::string("this kernel has no netem");
-      }
-      return std::string();
-    }();
-    return reason;
+  /// Why their interfaces cannot send by such a queueing discipline ("netem delay 1ms"); empty: they can.
+  static std::string queue_refusal(const std::string& discipline) {
+    if (!refusal().empty()) return refusal();
+    const NetworkNamespace probe;
+    if (!probe.run({"tc", "-V"}, {}, true)) return "there is no program tc (Debian and Ubuntu: iproute2)";
+    if (probe.run({"sh", "-c", "tc qdisc add dev lo root " + discipline}, {}, true)) return {};
+    return "this kernel has no queueing discipline " + discipline.substr(0, discipline.find(' '));
   }
 
   explicit Hosts(int count) : hosts_(static_cast<std::size_t>(count)) {

@@ -17,11 +17,11 @@ using allfold_test::UcxRank;
 
 namespace {
 
-/// All collectives between three hosts, whose interfaces send by what `netem` says.
-void over_network(const std::string& netem) {
+/// All collectives between three hosts, whose interfaces send by that queueing discipline.
+void over_network(const std::string& discipline) {
   const Hosts hosts(3);
   for (int host = 0; host < hosts.count(); ++host) {
-    REQUIRE(hosts.of(host).run({"sh", "-c", "tc qdisc add dev eth0 root netem " + netem}));
+    REQUIRE(hosts.of(host).run({"sh", "-c", "tc qdisc add dev eth0 root " + discipline}));
   }
   allfold_test::over_processes({3}, [&](const allfold::Environment& launched) {
     UcxRank rank(hosts.move_in(launched), "tcp");
@@ -31,14 +31,19 @@ void over_network(const std::string& netem) {
   });
 }
 
+#define SKIP_WITHOUT(discipline)                                                                        \
+  do {                                                                                                  \
+    if (const std::string why = Hosts::queue_refusal(discipline); !why.empty()) SKIP_CASE(why.c_str()); \
+  } while (false)
+
 }  // namespace
 
 TEST_CASE("collectives over a network with delay") {
-  if (const std::string& why = Hosts::netem_refusal(); !why.empty()) SKIP_CASE(why.c_str());
-  over_network("delay 2ms");
+  SKIP_WITHOUT("netem delay 2ms");
+  over_network("netem delay 2ms");
 }
 
 TEST_CASE("collectives over a network with loss") {
-  if (const std::string& why = Hosts::netem_refusal(); !why.empty()) SKIP_CASE(why.c_str());
-  over_network("loss 1%");
+  SKIP_WITHOUT("netem loss 1%");
+  over_network("netem loss 1%");
 }

@@ -296,3 +296,22 @@ TEST_CASE("communicators share a worker, each with a number of its own") {
     alone.barrier();
   });
 }
+
+TEST_CASE("a failure of one communicator ends those that share its worker") {
+  over_ucx({2}, [](auto& comm, const allfold::Environment& environment) {
+    using Comm = std::remove_reference_t<decltype(comm)>;
+    std::vector<int> data(1000, 1);
+    comm.all_reduce(data, allfold::sum);
+    Comm second = Comm::create(environment, comm.transport());
+    const auto late = [&] { second.receive(data, 1 - comm.rank(), {.timeout = 100ms}); };
+    EXPECT_THROWS_AS(late(), allfold::TimeoutError);
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_THROWS_AS(comm.all_reduce(data, allfold::sum), allfold::TimeoutError);
+      EXPECT_THROWS_AS(comm.send(data, 1 - comm.rank()), allfold::TimeoutError);
+    }
+    Comm third = Comm::create(environment, comm.transport());
+    EXPECT(!third.transport().shares_worker());
+    third.all_reduce(data, allfold::sum);
+    third.barrier();
+  });
+}

@@ -55,6 +55,10 @@ class MessageSession {
     check_environment(environment, Transport::name, Transport::max_world_size);
     const Where where("create", environment.rank, environment.world_size);
     check_options(where, options);
+    if (options.channels > Transport::max_channels) {
+      throw UsageError(where, {"Options::channels is ", options.channels, "; expected 1 to ", Transport::max_channels,
+                               ", which is what the transport \"", Transport::name, "\" tells apart"});
+    }
     const Deadline deadline = Deadline::after(options.rendezvous_timeout);
     auto session = std::shared_ptr<MessageSession>(new MessageSession(
         environment, options, message_options, deadline,
@@ -110,13 +114,15 @@ class MessageSession {
       throw UsageError(where, {"channel ", options.channel, " does not exist; expected 0 to ", options_.channels - 1,
                                "; ask for more with Options::channels"});
     }
+    const Duration timeout = timeout_of(where, options, options_);  // before the call counts
     const std::uint32_t sequence = ++sequences_[static_cast<std::size_t>(options.channel)];
     const CollectiveId id{where.operation(), options.channel, sequence,
                           message_options_.check_calls ? 0 : record.hash()};
-    if (!message_options_.check_calls) return begin(where, E(link(), id), sequence, record, options, traffic, body);
+    if (!message_options_.check_calls)
+      return begin(where, E(link(), id), sequence, record, options, timeout, traffic, body);
     message::Claim claim{.hash = record.hash(), .text = {}};
     copy_name(claim.text, record.text());
-    return begin(where, E(link(), id), sequence, record, options, traffic,
+    return begin(where, E(link(), id), sequence, record, options, timeout, traffic,
                  [claim, where, body = std::move(body)](E& e, int& source) {
                    return message::after_agreement(e, claim, where, body(e, source));
                  });
@@ -127,10 +133,12 @@ class MessageSession {
   Work message(const Where& where, const MessageRecord& record, int peer, const CallOptions& options,
                const Traffic& traffic, Body body) {
     enter(where);
+    const Duration timeout = timeout_of(where, options, options_);
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.type};
-    const Work work = begin(where, E(link(), id), ++messages_, record, options, traffic, std::move(body), peer);
+    const Work work =
+        begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
       if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
       own_messages_.push_back({work, options.tag, to_itself});
@@ -235,17 +243,9 @@ class MessageSession {
     transport_.connect(meeting, identities, message_options_);
   }
 
-  Duration timeout_of(const Where& where, const CallOptions& call) const {
-    const Duration timeout = call.timeout.value_or(options_.timeout);
-    if (timeout > Duration::zero()) return timeout;
-    throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
-                             " ms; expected more than zero; leave it out for Options::timeout"});
-  }
-
   template <class Body>
   Work begin(const Where& where, E endpoint, std::uint32_t sequence, const MessageRecord& record,
-             const CallOptions& options, const Traffic& traffic, Body body, int peer = -1) {
-    const Duration timeout = timeout_of(where, options);
+             const CallOptions& options, Duration timeout, const Traffic& traffic, Body body, int peer = -1) {
     endpoint.set_timeout(timeout);
     const bool waits = !options.async || message_options_.blocking_wait.contains(record.operation);
     const auto post = [&](auto report) {

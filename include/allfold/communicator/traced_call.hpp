@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <allfold/base/config.hpp>
-#include <allfold/base/deadline.hpp>
+#include <allfold/base/function_ref.hpp>
 #include <allfold/communicator/message_arguments.hpp>
 #include <allfold/launch/message_operation.hpp>
 #include <allfold/memory/message_record.hpp>
@@ -40,17 +40,18 @@ class TracedCall {
     }
   }
 
-  void waited(Clock::time_point begin, Clock::time_point end) noexcept {
-    TraceEvent wait;
-    wait.kind = TraceKind::wait;
-    wait.operation = event_.operation;
-    wait.rank = event_.rank;
-    wait.world_size = event_.world_size;
-    wait.channel = event_.channel;
-    wait.sequence = event_.sequence;
-    wait.begin = begin;
-    wait.end = end;
-    tracer_->record(wait);
+  /// The operation may end meanwhile: of its event this reads only what is set from the beginning.
+  void around(FunctionRef<void()> wait) const {
+    TraceEvent event;
+    event.kind = TraceKind::wait;
+    event.operation = event_.operation;
+    event.rank = event_.rank;
+    event.world_size = event_.world_size;
+    event.channel = event_.channel;
+    event.sequence = event_.sequence;
+    begin_trace(*tracer_, event);
+    wait();
+    end_trace(*tracer_, event);
   }
 
  private:

@@ -35,6 +35,7 @@ class BasicUcxTransport {
   using progress_type = Progress<UcxWorker>;
   static constexpr std::string_view name = "ucx";
   static constexpr int max_world_size = UcxLink::max_ranks;
+  static constexpr int max_channels = detail::UcxTag::channels;
 
   BasicUcxTransport() = default;
   BasicUcxTransport(const BasicUcxTransport& other) noexcept : shared_(other.shared_) {}

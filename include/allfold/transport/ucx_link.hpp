@@ -81,6 +81,11 @@ class UcxLink final : public UcxClient {
     operations_.end_all(others_go_on);
     settle();
     worker_.leave(*this, communicator_);
+    // What could not be ended but with its endpoint has taken the others' along.
+    if (others_go_on && worker_.closed()) {
+      worker_.end({ErrorCode::peer, rank(), true});
+      worker_.look(no_call);
+    }
   }
 
   int rank() const noexcept { return worker_.rank(); }
@@ -114,6 +119,12 @@ class UcxLink final : public UcxClient {
     const char* const end = "; this communicator has ended, create it again to go on";
     switch (failure_->code) {
       case ErrorCode::timeout:
+        if (source < 0) {
+          throw TimeoutError(where, source,
+                             {head, "no rank sent the message", earlier ? " in time" : "; expected one within ",
+                              earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
+                              "; see what the other ranks do, or try a longer timeout", end});
+        }
         throw TimeoutError(where, source,
                            {head, "rank ", source, " did not arrive", earlier ? " in time" : "; expected it within ",
                             earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
@@ -272,7 +283,7 @@ class UcxLink final : public UcxClient {
   ALLFOLD_COLD void look_around(std::uint64_t late) {
     if (worker_.ended_by()) return end_with(*worker_.ended_by());
     hear();
-    if (operations_.mismatched() >= 0) return fail({ErrorCode::mismatch, operations_.mismatched()});
+    if (const int peer = operations_.wrong_size().peer; peer >= 0) return fail({ErrorCode::mismatch, peer});
     if (const int differing = operations_.differing(); differing >= 0) return fail({ErrorCode::mismatch, differing});
     if (const auto told = told_reason()) return fail(*told);
     if (operations_.failed() || missing_rank()) {

@@ -96,6 +96,8 @@ class UcxWorker {
   /// Lets UCX work; never to be called from one of its callbacks. How much it has done.
   unsigned progress() noexcept { return worker_ ? ::ucp_worker_progress(worker_.get()) : 0; }
 
+  /// Whether close() has ended its endpoints.
+  bool closed() const noexcept { return closed_; }
   /// Whether it has not been destroyed.
   bool exists() const noexcept { return worker_ != nullptr; }
   /// Whether this is a child of the process that made it.
@@ -187,6 +189,7 @@ class UcxWorker {
 
   /// Ends every endpoint, and with it what has been sent and is not over: their callbacks come from progress.
   void close() noexcept {
+    closed_ = true;
     std::vector<ucs_status_ptr_t> closing;
     ucp_request_param_t force{};
     force.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
@@ -266,6 +269,7 @@ class UcxWorker {
   std::vector<UcxClient*> clients_;
   std::bitset<256> numbers_;
   std::optional<UcxFailure> ended_by_;
+  bool closed_ = false;
   bool crowded_ = false;
   bool urgent_ = false;
 };
