@@ -130,6 +130,11 @@ class UcxLink final : public UcxClient {
                             earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
                             "; see what it does, or try a longer timeout", end});
       case ErrorCode::mismatch:
+        if (const auto& size = operations_.wrong_size(); source >= 0 && size.peer == source) {
+          throw MismatchError(where, source,
+                              {head, "rank ", source, " sent a message of ", size.came, " bytes; expected ",
+                               size.expected, "; give both ranks the same type and count", end});
+        }
         throw MismatchError(
             where, source,
             {head, "rank ", source, " called something else; expected the same operation, root, type, ",
