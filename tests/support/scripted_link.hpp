@@ -83,7 +83,7 @@ class ScriptedLink {
   void sleep(int descriptor, allfold::Duration timeout) noexcept {
     ++sleeps;
     pollfd wakers[] = {{messages_.get(), POLLIN, 0}, {descriptor, POLLIN, 0}};
-    static_cast<void>(::poll(wakers, 2, allfold::Deadline::after(timeout).remaining_ms()));
+    if (::poll(wakers, 2, allfold::Deadline::after(timeout).remaining_ms()) == 0) ++slept_out;
   }
 
   void close() noexcept {
@@ -123,6 +123,7 @@ class ScriptedLink {
   bool is_open(const Gate& gate) const noexcept;
 
   std::atomic<int> sleeps{0};
+  std::atomic<int> slept_out{0};  ///< those that nothing woke
   std::atomic<int> looks{0};
 
  private:

@@ -217,6 +217,46 @@ TEST_CASE("an operation that wants more time than it has ends the communicator")
   });
 }
 
+TEST_CASE("to ask whether an operation is over is enough to learn that it is late") {
+  over_ucx({2}, [](auto& comm) {
+    std::vector<int> data(10);
+    if (comm.rank() == 1) {
+      std::this_thread::sleep_for(1s);
+      return;
+    }
+    const Work work = comm.receive(data, 1, {.timeout = 100ms, .tag = 5, .async = true});
+    const auto end = allfold::Deadline::after(10s);
+    while (!work.done() && !end.expired()) continue;
+    EXPECT(work.over() && work.error());
+    EXPECT_THROWS_AS(work.wait(), allfold::TimeoutError);
+  });
+}
+
+TEST_CASE("the progress thread refuses to wait for itself") {
+  allfold_test::take_ways("tcp");
+  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+    auto comm = allfold::Communicator<allfold::UcxThreadTransport>::create(environment);
+    std::string message;
+    std::atomic<bool> ended = false;
+    const auto waits = [](auto& on, std::string& refusal, std::atomic<bool>& over) -> Errand {
+      co_await on.barrier(async);
+      const Work second = on.barrier(async);
+      try {
+        second.wait();
+      } catch (const allfold::UsageError& error) {
+        refusal = error.what();
+      }
+      co_await second;
+      over = true;
+    };
+    waits(comm, message, ended);
+    const auto end = allfold::Deadline::after(10s);
+    while (!ended && !end.expired()) std::this_thread::sleep_for(1ms);
+    EXPECT(ended);
+    EXPECT(message.empty() || message.find("co_await") != std::string::npos);  // empty: it was over by then
+  });
+}
+
 TEST_CASE("a communicator may go before its operations are over") {
   over_ucx({2}, [](auto& comm) {
     using Comm = std::remove_reference_t<decltype(comm)>;
