@@ -110,9 +110,11 @@ class UcxEndpoint {
   /// @throws PeerError, TimeoutError or MismatchError that name the rank to blame: nothing goes on then, on any rank;
   ///   what the task threw
   void drive(Task<bool>& task, Deadline deadline) {
-    timeout_ = deadline.remaining();
     if (!started_) start(task);
-    link_.drive([&] { return task.done(); }, deadline);
+    if (!task.done()) {
+      timeout_ = deadline.remaining();
+      link_.drive([&] { return task.done(); }, deadline);
+    }
     bool ok = false;
     try {
       ok = task.done() && task.result();

@@ -83,7 +83,7 @@ class UcxLink {
   template <class Over>
   void drive(Over&& over, Deadline deadline) {
     int empty = 0;
-    Clock::time_point look_at = Clock::now() + look_interval;
+    Clock::time_point look_at{};  // no clock for a call that is through at once
     for (unsigned round = 1; !over() && !failure_; ++round) {
       empty = worker_.progress() != 0 ? 0 : empty + 1;
       if (!operations_.failed() && operations_.resume_ready()) {
@@ -93,6 +93,7 @@ class UcxLink {
       if (crowded_ && empty > 5) ::sched_yield();
       if (round % 32 != 0 && !operations_.failed()) continue;
       const Clock::time_point now = Clock::now();
+      if (look_at == Clock::time_point{}) look_at = now + look_interval;
       if (now < look_at && !operations_.failed()) continue;
       look_at = now + look_interval;
       look_around(now >= deadline.at());
