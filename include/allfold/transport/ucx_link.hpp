@@ -19,6 +19,7 @@
 #include <allfold/memory/peer_process.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_cores.hpp>
 #include <allfold/transport/ucx_operations.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
@@ -54,15 +55,11 @@ class UcxLink {
         word_of_(ranks.size()),
         process_(ranks.size()) {
     const Identity& mine = ranks[static_cast<std::size_t>(rank())];
-    int neighbours = 0;
     for (std::size_t r = 0; r < ranks.size(); ++r) {
       if (!ranks[r].same_host(mine)) continue;
       process_[r].emplace(ranks[r].process, ranks[r].process_start);
-      ++neighbours;
     }
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    crowded_ = ::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores);
+    crowded_ = detail::more_ranks_than_cores(meeting, ranks);
   }
   UcxLink(const UcxLink&) = delete;
   UcxLink& operator=(const UcxLink&) = delete;
@@ -79,7 +76,7 @@ class UcxLink {
   const std::optional<UcxFailure>& failure() const noexcept { return failure_; }
 
   /// Makes progress until `over()`, or until a failure: then nothing is under way any more, and all who waited have been
-  /// resumed. Gives the core away where ranks are as many as cores.
+  /// resumed. Gives the core away where ranks are more than cores.
   template <class Over>
   void drive(Over&& over, Deadline deadline) {
     int empty = 0;
