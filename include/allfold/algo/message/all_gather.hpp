@@ -67,10 +67,7 @@ Task<bool> all_gather_pairwise_lane(E& e, const void* in, void* out, Parts parts
 
 /// The same for long parts: the even and the odd pieces go side by side. For equal parts.
 template <endpoint E>
-Task<bool> all_gather_pairwise_pieces(E& e, const void* in, void* out, std::size_t each) {
-  const Parts parts = Parts::equal(each);
-  const int pieces = pieces_of(each);
-  if (pieces == 1) co_return co_await all_gather_pairwise(e, in, out, parts);
+Task<bool> all_gather_pairwise_pieces(E& e, const void* in, void* out, Parts parts, int pieces) {
   co_return co_await SideBySide(all_gather_pairwise_lane(e, in, out, parts, 0, pieces),
                                 all_gather_pairwise_lane(e, in, out, parts, 1, pieces));
 }
@@ -126,7 +123,11 @@ template <endpoint E>
 Task<bool> all_gather(E& e, AllGatherMotion motion, const void* in, void* out, std::size_t each) {
   switch (motion) {
     case AllGatherMotion::ring: return all_gather_ring(e, in, out, Parts::equal(each));
-    case AllGatherMotion::pairwise: return all_gather_pairwise_pieces(e, in, out, each);
+    case AllGatherMotion::pairwise: {
+      const int pieces = pieces_of(each);
+      return pieces == 1 ? all_gather_pairwise(e, in, out, Parts::equal(each))
+                         : all_gather_pairwise_pieces(e, in, out, Parts::equal(each), pieces);
+    }
     case AllGatherMotion::bruck: return all_gather_bruck(e, in, out, each);
     case AllGatherMotion::recursive_doubling: break;
   }

@@ -58,10 +58,7 @@ Task<bool> all_to_all_pairwise_lane(E& e, const void* in, void* out, Parts parts
 
 /// The same for long parts: the even and the odd pieces go side by side. For equal parts.
 template <endpoint E>
-Task<bool> all_to_all_pairwise_pieces(E& e, const void* in, void* out, std::size_t each) {
-  const Parts parts = Parts::equal(each);
-  const int pieces = pieces_of(each);
-  if (pieces == 1) co_return co_await all_to_all_pairwise(e, in, parts, out, parts);
+Task<bool> all_to_all_pairwise_pieces(E& e, const void* in, void* out, Parts parts, int pieces) {
   co_return co_await SideBySide(all_to_all_pairwise_lane(e, in, out, parts, 0, pieces),
                                 all_to_all_pairwise_lane(e, in, out, parts, 1, pieces));
 }
@@ -104,8 +101,11 @@ Task<bool> all_to_all_bruck(E& e, const void* in, void* out, std::size_t each, i
 /// The algorithm of that name. `each`: bytes of the part for each rank.
 template <endpoint E>
 Task<bool> all_to_all(E& e, AllToAllMotion motion, const void* in, void* out, std::size_t each) {
-  return motion == AllToAllMotion::bruck ? all_to_all_bruck(e, in, out, each)
-                                         : all_to_all_pairwise_pieces(e, in, out, each);
+  if (motion == AllToAllMotion::bruck) return all_to_all_bruck(e, in, out, each);
+  const Parts parts = Parts::equal(each);
+  const int pieces = pieces_of(each);
+  return pieces == 1 ? all_to_all_pairwise(e, in, parts, out, parts)
+                     : all_to_all_pairwise_pieces(e, in, out, parts, pieces);
 }
 
 }  // namespace allfold::message

@@ -47,9 +47,7 @@ Task<bool> broadcast_knomial_lane(E& e, void* data, std::size_t bytes, int root,
 /// The same for long messages: the even and the odd pieces go side by side, so that a rank passes one on while the next
 /// one comes.
 template <endpoint E>
-Task<bool> broadcast_knomial_pieces(E& e, void* data, std::size_t bytes, int root) {
-  const int pieces = pieces_of(bytes);
-  if (pieces == 1) co_return co_await broadcast_knomial(e, data, bytes, root);
+Task<bool> broadcast_knomial_pieces(E& e, void* data, std::size_t bytes, int root, int pieces) {
   co_return co_await SideBySide(broadcast_knomial_lane(e, data, bytes, root, 0, pieces),
                                 broadcast_knomial_lane(e, data, bytes, root, 1, pieces));
 }
@@ -82,8 +80,10 @@ Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int
 /// The algorithm of that name.
 template <endpoint E>
 Task<bool> broadcast(E& e, BroadcastMotion motion, void* data, std::size_t bytes, int root) {
-  return motion == BroadcastMotion::scatter_all_gather ? broadcast_scatter_all_gather(e, data, bytes, root)
-                                                       : broadcast_knomial_pieces(e, data, bytes, root);
+  if (motion == BroadcastMotion::scatter_all_gather) return broadcast_scatter_all_gather(e, data, bytes, root);
+  // Of a message that no socket holds short pieces are best. Source: docs/decisions/0012-ucx-constants.md.
+  const int pieces = pieces_of(bytes, bytes > 32 * piece_bytes ? piece_bytes / 2 : piece_bytes);
+  return pieces == 1 ? broadcast_knomial(e, data, bytes, root) : broadcast_knomial_pieces(e, data, bytes, root, pieces);
 }
 
 }  // namespace allfold::message
