@@ -15,17 +15,7 @@
 
 #include <ucp/api/ucp.h>
 
-#include <allfold/algo/message/all_gather.hpp>
-#include <allfold/algo/message/all_reduce.hpp>
-#include <allfold/algo/message/all_to_all.hpp>
-#include <allfold/algo/message/barrier.hpp>
-#include <allfold/algo/message/broadcast.hpp>
-#include <allfold/algo/message/reduce_scatter.hpp>
-#include <allfold/exec/host_reduction.hpp>
-#include <allfold/memory/host_identity.hpp>
-#include <allfold/rendezvous.hpp>
-#include <allfold/select/message_thresholds.hpp>
-#include <allfold/transport/ucx_endpoint.hpp>
+#include <allfold/ucx.hpp>
 
 #include "operands.hpp"
 #include "tcp_ceiling.hpp"
@@ -36,44 +26,7 @@ const bool built_with_ucx = true;
 
 namespace {
 
-namespace message = allfold::message;
-
-/// How this rank reaches the others, and the calls it makes there. It stands for the communicator, which does not have
-/// this transport yet.
-class UcxCalls {
- public:
-  UcxCalls(const allfold::Environment& environment, const Plan& plan, allfold::TcpStore& store)
-      : gather_(store, environment.job + ".ucx", allfold::Where("create", environment.rank, environment.world_size),
-                environment.rank, environment.world_size, plan.deadline),
-        meeting_("create", environment.rank, environment.world_size, plan.deadline, gather_),
-        link_(meeting_, meeting_.all_gather("identities", allfold::host_identity()), {}) {}
-
-  int rank() const { return link_.rank(); }
-  int world_size() const { return link_.world_size(); }
-
-  template <class Body>
-  void run(const char* operation, const Body& body) {
-    allfold::UcxEndpoint e(link_, {.operation = operation, .sequence = sequence_++});
-    allfold::Task<bool> task = body(e);
-    e.drive(task, allfold::Deadline::after(std::chrono::seconds(30)));
-  }
-
-  void barrier() {
-    run("barrier", [](allfold::UcxEndpoint& e) { return message::barrier_dissemination(e); });
-  }
-
- private:
-  allfold::StoreGather gather_;
-  allfold::Meeting meeting_;
-  allfold::UcxLink link_;
-  std::uint32_t sequence_ = 0;
-};
-
-/// An algorithm over messages: its collective's enumeration says which.
-struct Motion {
-  int value;
-  std::string_view name;
-};
+using Calls = allfold::Communicator<allfold::UcxTransport>;
 
 /// Collectives of one element type and one operator.
 template <class T, class Op>
@@ -82,8 +35,7 @@ class UcxSubject final : public Subject {
   UcxSubject(const allfold::Environment& environment, const Plan& plan, Comm& comm, allfold::TcpStore& store, Op op)
       : plan_(plan),
         op_(op),
-        reduction_{op},
-        calls_(environment, plan, store),
+        calls_(Calls::create(environment, store)),
         socket_(comm),
         in_(room(&in_count)),
         out_(room(&out_count)) {}
@@ -103,9 +55,9 @@ class UcxSubject final : public Subject {
   class UcxTrial final : public Trial {
    public:
     UcxTrial(UcxSubject& subject, Collective collective, std::size_t count)
-        : subject_(subject), collective_(collective), count_(count), motion_(subject.motion(collective, count)) {}
+        : subject_(subject), collective_(collective), count_(count), motion_name_(subject.motion_name(collective, count)) {}
 
-    std::string algorithm_name() const override { return std::string(motion_.name); }
+    std::string algorithm_name() const override { return std::string(motion_name_); }
 
     bool start() override {
       subject_.fill(collective_, count_);
@@ -136,55 +88,68 @@ class UcxSubject final : public Subject {
 
    private:
     void run(long calls) {
-      for (long i = 0; i < calls; ++i) {
-        subject_.calls_.run(bench::name(collective_), [this](allfold::UcxEndpoint& e) {
-          return subject_.call(e, collective_, motion_.value, count_);
-        });
-      }
+      for (long i = 0; i < calls; ++i) subject_.call(collective_, count_);
     }
 
     UcxSubject& subject_;
     Collective collective_;
     std::size_t count_;
-    Motion motion_;
+    std::string_view motion_name_;
   };
 
-  /// What MessageThresholds chooses.
-  Motion motion(Collective collective, std::size_t count) const {
-    const allfold::MessageReduction r = allfold::host_reduction(reduction_);
+  /// What the communicator's selector chooses.
+  std::string_view motion_name(Collective collective, std::size_t count) const {
+    const allfold::MessageReduction r = allfold::host_reduction(allfold::Reduction<Op, T>{op_});
     const std::size_t whole =
         std::max(in_count(collective, count, calls_.world_size()), out_count(collective, count, calls_.world_size()));
     const allfold::MessageQuery query{.bytes = whole * sizeof(T),
                                       .world_size = calls_.world_size(),
+                                      .reproducible = true,
                                       .commutes = r.commutes,
                                       .widens = r.partial_bytes > r.value_bytes};
-    const auto of = [](auto motion) { return Motion{static_cast<int>(motion), allfold::name(motion)}; };
     const allfold::MessageThresholds choose;
     switch (collective) {
-      case Collective::all_reduce: return of(choose.all_reduce(query));
-      case Collective::all_gather: return of(choose.all_gather(query));
-      case Collective::reduce_scatter: return of(choose.reduce_scatter(query));
-      case Collective::all_to_all: return of(choose.all_to_all(query));
+      case Collective::all_reduce: return allfold::name(choose.all_reduce(query));
+      case Collective::all_gather: return allfold::name(choose.all_gather(query));
+      case Collective::reduce_scatter: return allfold::name(choose.reduce_scatter(query));
+      case Collective::all_to_all: return allfold::name(choose.all_to_all(query));
       case Collective::broadcast: break;
     }
-    return of(choose.broadcast(query));
+    return allfold::name(choose.broadcast(query));
   }
 
-  allfold::Task<bool> call(allfold::UcxEndpoint& e, Collective collective, int motion, std::size_t count) {
-    const allfold::MessageReduction r = allfold::host_reduction(reduction_);
-    const void* const in = plan_.in_place ? out_.data() : in_.data();
+  void call(Collective collective, std::size_t count) {
+    const auto ranks = static_cast<std::size_t>(calls_.world_size());
+    const auto me = static_cast<std::size_t>(calls_.rank());
+    T* const data = out_.data();
+    const auto input = [&](std::size_t at, std::size_t n) {
+      return std::span<const T>(plan_.in_place ? data + at : in_.data(), n);
+    };
     switch (collective) {
       case Collective::all_reduce:
-        return message::all_reduce(e, allfold::AllReduceMotion(motion), r, in, out_.data(), count);
+        calls_.all_reduce(input(0, count), std::span<T>(data, count), op_);
+        return;
       case Collective::all_gather:
-        return message::all_gather(e, allfold::AllGatherMotion(motion), in, out_.data(), count * sizeof(T));
-      case Collective::reduce_scatter:
-        return message::reduce_scatter(e, allfold::ReduceScatterMotion(motion), r, in, out_.data(), parts(count));
+        calls_.all_gather(input(me * count, count), std::span<T>(data, ranks * count));
+        return;
+      case Collective::reduce_scatter: {
+        const allfold::Range mine = parts(count).of(calls_.rank());
+        const std::span<T> out(plan_.in_place ? data + mine.begin : data, mine.size());
+        if (count % ranks == 0) {
+          calls_.reduce_scatter(input(0, count), out, op_);
+        } else {
+          std::vector<std::size_t> counts;
+          for (int r = 0; r < calls_.world_size(); ++r) counts.push_back(parts(count).size_of(r));
+          calls_.reduce_scatter_v(input(0, count), out, op_, counts);
+        }
+        return;
+      }
       case Collective::all_to_all:
-        return message::all_to_all(e, allfold::AllToAllMotion(motion), in, out_.data(), count * sizeof(T));
+        calls_.all_to_all(input(0, ranks * count), std::span<T>(data, ranks * count));
+        return;
       case Collective::broadcast: break;
     }
-    return message::broadcast(e, allfold::BroadcastMotion(motion), out_.data(), count * sizeof(T), root);
+    calls_.broadcast(std::span<T>(data, count), {.root = root});
   }
 
   /// Writes operands whose result is known, and spoils the output.
@@ -237,8 +202,7 @@ class UcxSubject final : public Subject {
 
   const Plan& plan_;
   Op op_;
-  allfold::Reduction<Op, T> reduction_;
-  UcxCalls calls_;
+  Calls calls_;
   TcpPair socket_;
   PrivateMemory<T> in_;
   PrivateMemory<T> out_;
