@@ -20,6 +20,7 @@
 #include <allfold/memory/peer_process.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_cores.hpp>
 #include <allfold/transport/ucx_greeting.hpp>
 #include <allfold/transport/ucx_operations.hpp>
 #include <allfold/transport/ucx_worker.hpp>
@@ -54,15 +55,10 @@ class UcxLink final : public UcxClient {
         word_of_(ranks.size()),
         process_(ranks.size()) {
     const Identity& mine = ranks[static_cast<std::size_t>(rank())];
-    int neighbours = 0;
     for (std::size_t r = 0; r < ranks.size(); ++r) {
-      // Ranks in other namespaces of this host want its cores as well, but cannot be watched.
-      if (ranks[r].host == mine.host) ++neighbours;
       if (ranks[r].same_host(mine)) process_[r].emplace(ranks[r].process, ranks[r].process_start);
     }
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    worker_.set_crowded(::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores));
+    if (worker_.clients() == 0) worker_.set_crowded(detail::more_ranks_than_cores(meeting, ranks));
     detail::greet(worker_, operations_, control_tag(), meeting);
     worker_.join(*this, communicator_);
   }

@@ -142,22 +142,23 @@ class UcxWorker {
   void hurry() noexcept { urgent_ = true; }
 
   /// Makes progress until `over()`. `late(now)`: the tag of a call whose deadline has passed, or no_call; asked a thousand
-  /// times a second. Gives the core away where ranks are as many as cores.
+  /// times a second. Gives the core away where ranks are more than cores.
   template <class Over, class Late>
   void drive(Over&& over, Late&& late) {
     int empty = 0;
-    Clock::time_point look_at = Clock::now() + look_interval;
+    Clock::time_point look_at{};  // no clock for a call that is through at once
     for (unsigned round = 1; !over(); ++round) {
       empty = advance() ? 0 : empty + 1;
       if (crowded_ && empty > 5) ::sched_yield();
       if (round % 32 != 0 && !urgent_) continue;
       const Clock::time_point now = Clock::now();
+      if (look_at == Clock::time_point{}) look_at = now + look_interval;
       if (now < look_at && !urgent_) continue;
       look_at = now + look_interval;
       look(late(now));
     }
   }
-  /// Whether ranks are as many as cores.
+  /// Whether ranks are more than cores.
   void set_crowded(bool crowded) noexcept { crowded_ = crowded; }
 
   /// Why nothing goes on any more, with any client.

@@ -15,20 +15,41 @@ namespace allfold::message {
 
 /// Down a k-nomial tree, the largest subtrees first: ceil(log_k P) levels, the whole message on each link.
 template <endpoint E>
-Task<bool> broadcast_knomial(E& e, void* data, std::size_t bytes, int root, int radix = default_radix) {
+Task<bool> broadcast_knomial(E& e, void* data, std::size_t bytes, int root, int radix = default_radix, int step = 0) {
   const Knomial tree(e.rank(), root, e.world_size(), radix);
   if (!tree.is_root()) {
-    auto arrival = receive_range(e, tree.parent(), 0, data, {0, bytes});
+    auto arrival = receive_range(e, tree.parent(), step, data, {0, bytes});
     if (!co_await ended(arrival)) co_return false;
   }
   InFlight<E> flight;
   for (int weight = tree.weight / radix; weight > 0; weight /= radix) {
     for (int child = tree.place + weight; child < tree.children_end(weight); child += weight) {
       if (!co_await flight.room(1)) co_return false;
-      flight.add(send_range(e, tree.rank_at(child), 0, data, {0, bytes}));
+      flight.add(send_range(e, tree.rank_at(child), step, data, {0, bytes}));
     }
   }
   co_return co_await flight.all();
+}
+
+/// Every second piece of the message, from piece `first` on.
+template <endpoint E>
+Task<bool> broadcast_knomial_lane(E& e, void* data, std::size_t bytes, int root, int first, int pieces) {
+  const Parts whole = Parts::equal(bytes);
+  for (int piece = first; piece < pieces; piece += 2) {
+    const Range part = whole.piece(piece, pieces).of(0);
+    if (!co_await broadcast_knomial(e, at_byte(data, part.begin), part.size(), root, default_radix, piece)) {
+      co_return false;
+    }
+  }
+  co_return true;
+}
+
+/// The same for long messages: the even and the odd pieces go side by side, so that a rank passes one on while the next
+/// one comes.
+template <endpoint E>
+Task<bool> broadcast_knomial_pieces(E& e, void* data, std::size_t bytes, int root, int pieces) {
+  co_return co_await SideBySide(broadcast_knomial_lane(e, data, bytes, root, 0, pieces),
+                                broadcast_knomial_lane(e, data, bytes, root, 1, pieces));
 }
 
 /// The root's bytes are scattered down a binomial tree and all-gathered around the ring: 2 (P - 1) / P * bytes per
@@ -59,8 +80,10 @@ Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int
 /// The algorithm of that name.
 template <endpoint E>
 Task<bool> broadcast(E& e, BroadcastMotion motion, void* data, std::size_t bytes, int root) {
-  return motion == BroadcastMotion::scatter_all_gather ? broadcast_scatter_all_gather(e, data, bytes, root)
-                                                       : broadcast_knomial(e, data, bytes, root);
+  if (motion == BroadcastMotion::scatter_all_gather) return broadcast_scatter_all_gather(e, data, bytes, root);
+  // Of a message that no socket holds short pieces are best. Source: docs/decisions/0012-ucx-constants.md.
+  const int pieces = pieces_of(bytes, bytes > 32 * piece_bytes ? piece_bytes / 2 : piece_bytes);
+  return pieces == 1 ? broadcast_knomial(e, data, bytes, root) : broadcast_knomial_pieces(e, data, bytes, root, pieces);
 }
 
 }  // namespace allfold::message
