@@ -115,6 +115,7 @@ class MessageSession {
                                "; ask for more with Options::channels"});
     }
     const Duration timeout = timeout_of(where, options, options_);  // before the call counts
+    check_wait(where, record.operation, options);
     const std::uint32_t sequence = ++sequences_[static_cast<std::size_t>(options.channel)];
     const CollectiveId id{where.operation(), options.channel, sequence,
                           message_options_.check_calls ? 0 : record.hash()};
@@ -134,6 +135,7 @@ class MessageSession {
                const Traffic& traffic, Body body) {
     enter(where);
     const Duration timeout = timeout_of(where, options, options_);
+    check_wait(where, record.operation, options);
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.type};
@@ -243,11 +245,21 @@ class MessageSession {
     transport_.connect(meeting, identities, message_options_);
   }
 
+  bool is_awaited(Operation operation, const CallOptions& options) const noexcept {
+    return !options.async || message_options_.blocking_wait.contains(operation);
+  }
+
+  void check_wait(const Where& where, Operation operation, const CallOptions& options) {
+    if (!is_awaited(operation, options) || transport_.progress().may_wait()) return;
+    throw UsageError(where, {"a coroutine that goes on where progress is made would wait for itself; expected an ",
+                             "operation that is awaited there; give it {.async = true} and use co_await"});
+  }
+
   template <class Body>
   Work begin(const Where& where, E endpoint, std::uint32_t sequence, const MessageRecord& record,
              const CallOptions& options, Duration timeout, const Traffic& traffic, Body body, int peer = -1) {
     endpoint.set_timeout(timeout);
-    const bool waits = !options.async || message_options_.blocking_wait.contains(record.operation);
+    const bool waits = is_awaited(record.operation, options);
     const auto post = [&](auto report) {
       using Call = MessageCall<E, Body, decltype(report)>;
       OperationRef operation(

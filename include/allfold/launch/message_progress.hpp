@@ -39,6 +39,8 @@ class MessageProgress {
   virtual bool wait(MessageOperation& operation, Deadline until) = 0;
   /// Makes progress if that is for the caller to do; never waits.
   virtual void poll() = 0;
+  /// Whether this thread may wait: the one on which coroutines go on would wait for itself.
+  virtual bool may_wait() const noexcept = 0;
 
  protected:
   /// How often the peers are looked at while something is under way.
@@ -99,6 +101,8 @@ class CallerProgress final : public MessageProgress {
     }
   }
 
+  bool may_wait() const noexcept override { return true; }
+
   /// Runs `body` where progress is made, and concludes what has ended by it.
   void run(FunctionRef<void()> body) {
     body();
@@ -150,7 +154,7 @@ class ThreadProgress final : public MessageProgress {
 
   bool wait(MessageOperation& operation, Deadline until) override {
     if (operation.over()) return true;
-    if (is_progress_thread()) {
+    if (!may_wait()) {
       throw UsageError("wait",
                        {"the progress thread, on which coroutines go on, would wait for itself; expected another "
                         "thread; use co_await there"});
@@ -164,9 +168,13 @@ class ThreadProgress final : public MessageProgress {
 
   void poll() override {}
 
+  bool may_wait() const noexcept override {
+    return std::this_thread::get_id() != progressing_.load(std::memory_order_relaxed);
+  }
+
   /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
   void run(FunctionRef<void()> body) {
-    if (is_progress_thread()) return body();
+    if (!may_wait()) return body();
     Command command{body};
     std::unique_lock lock(mutex_);
     const bool closed = closed_;
@@ -252,10 +260,6 @@ class ThreadProgress final : public MessageProgress {
   bool refuse_from_now_on() {
     const std::lock_guard lock(mutex_);
     return closed_ = posted_.empty() && commands_.empty();
-  }
-
-  bool is_progress_thread() const noexcept {
-    return std::this_thread::get_id() == progressing_.load(std::memory_order_relaxed);
   }
 
   bool conclude_ended() {
