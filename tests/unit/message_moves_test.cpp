@@ -55,6 +55,7 @@ constexpr std::size_t sizes[] = {0, 1, 7, 300};
 std::vector<std::size_t> sizes_for(int world_size) {
   std::vector<std::size_t> all(std::begin(sizes), std::end(sizes));
   if (world_size <= 4) all.insert(all.end(), {2 * allfold::piece_bytes, 2 * allfold::piece_bytes + 5});
+  if (world_size == 2) all.push_back(33 * allfold::piece_bytes);
   return all;
 }
 

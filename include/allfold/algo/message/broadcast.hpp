@@ -31,15 +31,37 @@ Task<bool> broadcast_knomial(E& e, void* data, std::size_t bytes, int root, int 
   co_return co_await flight.all();
 }
 
+/// Tells the parent that a piece is here, by its first byte, and waits until the children have said so.
+template <endpoint E>
+Task<bool> knomial_confirmed(E& e, const void* piece, int root, int step) {
+  const Knomial tree(e.rank(), root, e.world_size(), default_radix);
+  auto heard = e.scratch(1);
+  InFlight<E> flight;
+  if (!tree.is_root()) flight.add(e.send(tree.parent(), step, piece, 1));
+  for (int weight = tree.weight / default_radix; weight > 0; weight /= default_radix) {
+    for (int child = tree.place + weight; child < tree.children_end(weight); child += weight) {
+      if (!co_await flight.room(1)) co_return false;
+      flight.add(e.receive(tree.rank_at(child), step, heard.data(), 1));
+    }
+  }
+  co_return co_await flight.all();
+}
+
+/// Of a message that sockets do not hold the next piece is sent when the children have the last, so that no rank sends
+/// more than its children come to read; a shorter one goes at once, in pieces half as long.
+constexpr bool confirms_pieces(std::size_t bytes) noexcept { return bytes > 32 * piece_bytes; }
+
 /// Every second piece of the message, from piece `first` on.
 template <endpoint E>
 Task<bool> broadcast_knomial_lane(E& e, void* data, std::size_t bytes, int root, int first, int pieces) {
   const Parts whole = Parts::equal(bytes);
   for (int piece = first; piece < pieces; piece += 2) {
     const Range part = whole.piece(piece, pieces).of(0);
-    if (!co_await broadcast_knomial(e, at_byte(data, part.begin), part.size(), root, default_radix, piece)) {
+    if (!co_await broadcast_knomial(e, at_byte(data, part.begin), part.size(), root, default_radix, phase(0) + piece)) {
       co_return false;
     }
+    if (confirms_pieces(bytes) && !co_await knomial_confirmed(e, at_byte(data, part.begin), root, phase(1) + piece))
+      co_return false;
   }
   co_return true;
 }
@@ -81,8 +103,7 @@ Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int
 template <endpoint E>
 Task<bool> broadcast(E& e, BroadcastMotion motion, void* data, std::size_t bytes, int root) {
   if (motion == BroadcastMotion::scatter_all_gather) return broadcast_scatter_all_gather(e, data, bytes, root);
-  // Of a message that no socket holds short pieces are best. Source: docs/decisions/0012-ucx-constants.md.
-  const int pieces = pieces_of(bytes, bytes > 32 * piece_bytes ? piece_bytes / 2 : piece_bytes);
+  const int pieces = bytes <= piece_bytes ? 1 : pieces_of(confirms_pieces(bytes) ? bytes : 2 * bytes);
   return pieces == 1 ? broadcast_knomial(e, data, bytes, root) : broadcast_knomial_pieces(e, data, bytes, root, pieces);
 }
 
