@@ -219,11 +219,11 @@ class MessageCall final : public MessageOperation {
   }
 
   void begin(MessageOperations& all) override {
-    runner_ = run(endpoint_, *this, all);
+    static_cast<void>(runner_ = run(endpoint_, *this, all));  // nvcc finds that it is nodiscard
     runner_.start();
   }
   void conclude() noexcept override {
-    runner_ = {};
+    static_cast<void>(runner_ = {});
     if (error_) {
       end_all();
     } else if (!ok_) {
@@ -232,7 +232,7 @@ class MessageCall final : public MessageOperation {
     report_.ended(*this);
   }
   ALLFOLD_COLD void abandon() noexcept override {
-    runner_ = {};
+    static_cast<void>(runner_ = {});
     error_ = std::make_exception_ptr(
         UsageError(endpoint_.where(), {"the communicator was destroyed before the call was over; expected it to live "
                                        "until then; wait for the Work first"}));
