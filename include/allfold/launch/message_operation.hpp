@@ -187,6 +187,16 @@ class MessageOperations {
   MessageOperation** last_ended_ = &ended_;
 };
 
+/// The task of a call as it runs on the endpoint: after what its `after_input` waits for, if it has one.
+template <class E>
+Task<bool> in_its_order(E& e, Task<bool> task) {
+  if constexpr (requires { e.after_input(std::move(task)); }) {
+    return e.after_input(std::move(task));
+  } else {
+    return task;
+  }
+}
+
 /// What is written of an operation, where nobody wants to know.
 struct NoReport {
   void ended(const MessageOperation&) const noexcept {}
@@ -210,7 +220,7 @@ class MessageCall final : public MessageOperation {
  private:
   static Task<bool> run(E& endpoint, MessageCall& call, MessageOperations& all) {
     try {
-      call.ok_ = co_await call.body_(endpoint, call.source_);
+      call.ok_ = co_await in_its_order(endpoint, call.body_(endpoint, call.source_));
     } catch (...) {
       call.error_ = std::current_exception();
     }

@@ -26,6 +26,23 @@
 
 namespace allfold {
 
+}  // namespace allfold
+
+/// What cudaStream_t points to.
+struct CUstream_st;
+
+namespace allfold {
+
+/// Lets streams of a GPU wait for operations.
+class StreamGates {
+ public:
+  /// What is enqueued on the stream next waits until the operation is over, well or not.
+  virtual void close_until_over(const Where& where, OperationRef operation, CUstream_st* stream) = 0;
+
+ protected:
+  ~StreamGates() = default;
+};
+
 /// Who makes progress for a rank's operations, as Work sees it.
 class MessageProgress {
  public:
@@ -39,9 +56,16 @@ class MessageProgress {
   /// Makes progress if that is for the caller to do; never waits.
   virtual void poll() = 0;
 
+  /// Null where operations have no memory of GPUs.
+  StreamGates* gates() const noexcept { return gates_; }
+  void set_gates(StreamGates* gates) noexcept { gates_ = gates; }
+
  protected:
   MessageProgress() = default;
   ~MessageProgress() = default;
+
+ private:
+  StreamGates* gates_ = nullptr;
 };
 
 /// Progress by the caller: whoever waits, polls or begins an operation moves all of them on. No thread, and the shortest

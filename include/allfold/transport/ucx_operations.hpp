@@ -89,7 +89,8 @@ class UcxOperations {
   UcxOperations& operator=(const UcxOperations&) = delete;
 
   /// Null: it is over and ok.
-  UcxOperation* send(int peer, std::uint64_t tag, const void* from, std::size_t bytes) {
+  UcxOperation* send(int peer, std::uint64_t tag, const void* from, std::size_t bytes,
+                     ucs_memory_type_t memory = UCS_MEMORY_TYPE_HOST) {
     UcxOperation* const operation = take(peer, tag, bytes, false);
     ucp_request_param_t how{};
     how.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
@@ -97,12 +98,13 @@ class UcxOperations {
       end(static_cast<UcxOperation*>(user), request, status == UCS_OK);
     };
     how.user_data = operation;
-    how.memory_type = UCS_MEMORY_TYPE_HOST;
+    how.memory_type = memory;
     return started(operation, ::ucp_tag_send_nbx(worker_.endpoint(peer), from, bytes, tag, &how));
   }
 
   /// From any_source: of any sender.
-  UcxOperation* receive(int peer, std::uint64_t tag, void* to, std::size_t bytes) {
+  UcxOperation* receive(int peer, std::uint64_t tag, void* to, std::size_t bytes,
+                        ucs_memory_type_t memory = UCS_MEMORY_TYPE_HOST) {
     UcxOperation* const operation = take(peer, tag, bytes, true);
     ucp_request_param_t how{};
     // Without the callback UCX 1.13 does not always tell the size of a message that was there already.
@@ -118,7 +120,7 @@ class UcxOperations {
       end(receiving, request, fits);
     };
     how.user_data = operation;
-    how.memory_type = UCS_MEMORY_TYPE_HOST;
+    how.memory_type = memory;
     const std::uint64_t mask = peer == any_source ? ~UcxTag::of_sender : ~std::uint64_t{0};
     return started(operation, ::ucp_tag_recv_nbx(worker_.handle(), to, bytes, tag, mask, &how));
   }

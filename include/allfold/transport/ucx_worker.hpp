@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <bitset>
 #include <chrono>
 #include <cstddef>
@@ -32,6 +33,18 @@ class UcxClient {
 
  protected:
   ~UcxClient() = default;
+};
+
+/// What has to be looked at besides, each time that progress is made.
+class UcxPoller {
+ public:
+  /// Whether anything happened.
+  virtual bool poll() = 0;
+  /// How long who makes progress may sleep.
+  virtual Duration rest() const noexcept = 0;
+
+ protected:
+  ~UcxPoller() = default;
 };
 
 /// Why ranks no longer go on together.
@@ -92,9 +105,20 @@ class UcxWorker {
 
   /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
   void sleep(int descriptor, Duration timeout) noexcept {
-    if (::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
+    if (poller_ != nullptr) timeout = std::min(timeout, poller_->rest());
+    if (timeout <= Duration::zero() || ::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
     pollfd wakers[] = {{event_fd_, POLLIN, 0}, {descriptor, POLLIN, 0}};
-    static_cast<void>(::poll(wakers, 2, Deadline::after(timeout).remaining_ms()));
+    const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(timeout).count();
+    const timespec time{.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    static_cast<void>(::ppoll(wakers, 2, &time, nullptr));
+  }
+  void set_poller(UcxPoller* poller) noexcept { poller_ = poller; }
+
+  /// The kinds of memory that UCX sends from and receives into: a bit for each ucs_memory_type_t.
+  ALLFOLD_COLD std::uint64_t memory_types() const noexcept {
+    ucp_context_attr_t attributes{};
+    attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+    return ::ucp_context_query(context_.get(), &attributes) == UCS_OK ? attributes.memory_types : 0;
   }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.
@@ -117,6 +141,7 @@ class UcxWorker {
   bool advance() {
     bool moved = progress() != 0;
     for (UcxClient* const client : clients_) moved = client->resume_ready() || moved;
+    if (poller_ != nullptr) moved = poller_->poll() || moved;
     return moved;
   }
 
@@ -245,6 +270,7 @@ class UcxWorker {
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;
   std::vector<UcxClient*> clients_;
+  UcxPoller* poller_ = nullptr;
   std::bitset<256> numbers_;
   std::optional<UcxFailure> ended_by_;
   bool crowded_ = false;
