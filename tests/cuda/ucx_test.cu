@@ -35,22 +35,19 @@ using CallerComm = allfold::Communicator<allfold::UcxCudaTransport>;
 using ThreadComm = allfold::Communicator<allfold::UcxCudaThreadTransport>;
 
 /// Chunks so short that a test of some ten thousand elements has many.
-allfold::MessageOptions message_options(CudaWay way) {
-  return {.linger = 2s, .cuda = way, .cuda_chunk_bytes = 16384};
-}
+allfold::MessageOptions message_options(CudaWay way) { return {.linger = 2s, .cuda = way, .cuda_chunk_bytes = 16384}; }
 
 void take_ways(const char* ways) { *ways == '\0' ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", ways, 1); }
 
 /// Whether UCX knows CUDA here, asked in a child process.
 bool ucx_knows_cuda() {
   static const bool knows = [] {
-    const auto outcomes = allfold::launch_outcomes(
-        1,
-        [](const allfold::Environment& environment) {
-          const RankGpu gpu(0, nullptr);
-          CallerComm::create(environment, message_options(CudaWay::direct));
-        },
-        {.timeout = 60s});
+    const auto outcomes = allfold::launch_outcomes(1,
+                                                   [](const allfold::Environment& environment) {
+                                                     const RankGpu gpu(0, nullptr);
+                                                     CallerComm::create(environment, message_options(CudaWay::direct));
+                                                   },
+                                                   {.timeout = 60s});
     return outcomes[0].ok();
   }();
   return knows;
@@ -168,7 +165,9 @@ TEST_CASE("calls that ranks compare beforehand, and calls on memory of the host"
         comm.all_reduce(host, allfold::sum);
         EXPECT(host[999] == 3.0F);
         DeviceVector<float> device(1000);
-        const auto differ = [&] { comm.rank() == 0 ? comm.all_reduce(device, allfold::sum) : comm.all_reduce(host, allfold::sum); };
+        const auto differ = [&] {
+          comm.rank() == 0 ? comm.all_reduce(device, allfold::sum) : comm.all_reduce(host, allfold::sum);
+        };
         const std::string what = EXPECT_THROWS_AS(differ(), allfold::MismatchError);
         allfold_test::expect_contains(what, {"memory of a GPU", "memory of the host"});
       },
@@ -283,33 +282,33 @@ TEST_CASE("a rank that is killed within a staged call is named, and the GPU goes
   NEEDS_GPU();
   for (const char* const ways : {"tcp", ""}) {
     take_ways(ways);
-    const auto outcomes = allfold::launch_outcomes(
-        3,
-        [](const allfold::Environment& environment) {
-          const RankGpu gpu(environment.rank % allfold_test::usable_gpus(), nullptr);
-          auto comm = ThreadComm::create(environment, allfold_test::gpu_options());
-          DeviceVector<float> x(std::size_t{16} << 20);
-          comm.all_reduce(x, allfold::sum);
-          const allfold::Work work = comm.all_reduce(x, allfold::sum, {.async = true});
-          if (comm.rank() == 1) {
-            ::usleep(3000);
-            ::raise(SIGKILL);
-          }
-          const auto goes_on = [&] {
-            work.wait();
-            for (;;) comm.all_reduce(x, allfold::sum);
-          };
-          try {
-            goes_on();
-          } catch (const allfold::PeerError& error) {
-            EXPECT(error.source_rank() == 1);
-          }
-          EXPECT_THROWS_AS(comm.status(), allfold::PeerError);
-          x = std::vector<float>(x.size(), 2.0F);
-          EXPECT(x.host().back() == 2.0F);
-          EXPECT_CUDA(cudaDeviceSynchronize());
-        },
-        {.timeout = 90s});
+    const auto outcomes =
+        allfold::launch_outcomes(3,
+                                 [](const allfold::Environment& environment) {
+                                   const RankGpu gpu(environment.rank % allfold_test::usable_gpus(), nullptr);
+                                   auto comm = ThreadComm::create(environment, allfold_test::gpu_options());
+                                   DeviceVector<float> x(std::size_t{16} << 20);
+                                   comm.all_reduce(x, allfold::sum);
+                                   const allfold::Work work = comm.all_reduce(x, allfold::sum, {.async = true});
+                                   if (comm.rank() == 1) {
+                                     ::usleep(3000);
+                                     ::raise(SIGKILL);
+                                   }
+                                   const auto goes_on = [&] {
+                                     work.wait();
+                                     for (;;) comm.all_reduce(x, allfold::sum);
+                                   };
+                                   try {
+                                     goes_on();
+                                   } catch (const allfold::PeerError& error) {
+                                     EXPECT(error.source_rank() == 1);
+                                   }
+                                   EXPECT_THROWS_AS(comm.status(), allfold::PeerError);
+                                   x = std::vector<float>(x.size(), 2.0F);
+                                   EXPECT(x.host().back() == 2.0F);
+                                   EXPECT_CUDA(cudaDeviceSynchronize());
+                                 },
+                                 {.timeout = 90s});
     for (const allfold::Outcome& outcome : outcomes) {
       if (outcome.rank != 1) CHECK_MESSAGE(outcome.ok(), "over \"", std::string(ways), "\": ", outcome.error);
     }

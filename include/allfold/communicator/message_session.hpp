@@ -129,8 +129,8 @@ class MessageSession {
 
   /// Likewise as a message to `peer`, or from it.
   template <class Body>
-  Work message(const Where& where, MessageRecord record, int peer, const CallOptions& options,
-               const Traffic& traffic, Body body) {
+  Work message(const Where& where, MessageRecord record, int peer, const CallOptions& options, const Traffic& traffic,
+               Body body) {
     enter(where);
     find_kind(where, record, traffic);
     const bool to_itself = record.operation == Operation::send && peer == rank_;
@@ -211,8 +211,9 @@ class MessageSession {
       return message::all_reduce_gathered(e, host_reduction(sum), &one, &ranks, 1);
     }).wait();
     if (ranks == world_size_) return;
-    throw PeerError(where, -1, {"ones of all ranks add up to ", ranks, "; expected ", world_size_,
-                                "; messages arrive damaged, see whether all ranks run the same build"});
+    throw PeerError(where, -1,
+                    {"ones of all ranks add up to ", ranks, "; expected ", world_size_,
+                     "; messages arrive damaged, see whether all ranks run the same build"});
   }
 
   /// Ranks that differ in these would call different things.

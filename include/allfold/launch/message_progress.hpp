@@ -24,9 +24,7 @@
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/launch/message_operation.hpp>
 
-namespace allfold {
-
-}  // namespace allfold
+namespace allfold {}  // namespace allfold
 
 /// What cudaStream_t points to.
 struct CUstream_st;

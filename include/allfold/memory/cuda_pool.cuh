@@ -47,8 +47,9 @@ class CudaPool {
       check_cuda(where, cudaMalloc(&block, whole),
                  {"the GPU has no ", whole, " bytes for a collective's own use; free some of its memory"});
     } else {
-      check_cuda(where, cudaHostAlloc(&block, whole, cudaHostAllocPortable),
-                 {"there are no ", whole, " bytes of pinned memory of the host to stage memory of the GPU; see ulimit -l"});
+      check_cuda(
+          where, cudaHostAlloc(&block, whole, cudaHostAllocPortable),
+          {"there are no ", whole, " bytes of pinned memory of the host to stage memory of the GPU; see ulimit -l"});
     }
     held_ += whole;
     return block;

@@ -32,8 +32,9 @@ inline void check_not_captured(const Where& where, cudaStream_t stream) {
   }
   if (error == cudaSuccess && status == cudaStreamCaptureStatusNone) return;
   static_cast<void>(cudaGetLastError());
-  throw UsageError(where, {"the stream is under capture; expected one that runs, for messages need the host and cannot be ",
-                           "replayed; call outside of the capture, or use NvlinkTransport on one host"});
+  throw UsageError(where,
+                   {"the stream is under capture; expected one that runs, for messages need the host and cannot be ",
+                    "replayed; call outside of the capture, or use NvlinkTransport on one host"});
 }
 
 }  // namespace allfold

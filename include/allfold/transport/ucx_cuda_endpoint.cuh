@@ -137,8 +137,9 @@ class UcxCudaEndpoint : private UcxEndpoint {
       std::rethrow_exception(failure);
     } catch (const TimeoutError&) {
       return std::make_exception_ptr(
-          TimeoutError(where(), rank(), {"the input was not there in time; expected CallOptions::stream to get there; "
-                                         "see what it does, or try a longer timeout"}));
+          TimeoutError(where(), rank(),
+                       {"the input was not there in time; expected CallOptions::stream to get there; "
+                        "see what it does, or try a longer timeout"}));
     } catch (...) {
       return failure;
     }
@@ -146,7 +147,7 @@ class UcxCudaEndpoint : private UcxEndpoint {
 
  private:
   static Task<bool> once_there(UcxCudaEndpoint& e, Task<bool> task) {
-    CudaRoom::Arrival arrival(e.room(), e.link_.plain(), *e.input_);
+    CudaRoom::Arrival arrival(e.room(), e.link_.plain(), *e.input_, e.tag());
     e.waits_for_input_ = true;
     if (!co_await Awaited{arrival}) co_return false;
     e.waits_for_input_ = false;

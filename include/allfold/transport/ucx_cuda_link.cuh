@@ -167,15 +167,17 @@ class UcxCudaLink {
     for (std::size_t r = 0; r < all.size(); ++r) {
       const bool same_way = all[r].way == options.cuda;
       if (!same_way || all[r].chunk_bytes != options.cuda_chunk_bytes) {
-        throw MismatchError(meeting.where(), static_cast<int>(r),
-                            {"ranks disagree on MessageOptions::", same_way ? "cuda_chunk_bytes" : "cuda",
-                             "; this rank differs from rank ", r, "; give every rank the same options and environment"});
+        throw MismatchError(
+            meeting.where(), static_cast<int>(r),
+            {"ranks disagree on MessageOptions::", same_way ? "cuda_chunk_bytes" : "cuda",
+             "; this rank differs from rank ", r, "; give every rank the same options and environment"});
       }
       if (without < 0 && !all[r].can_direct) without = static_cast<int>(r);
     }
     if (options.cuda == CudaWay::direct && without >= 0) {
       throw UsageError(meeting.where(),
-                       {"memory of GPUs cannot be sent as it is: UCX of rank ", without, " knows no CUDA; expected one "
+                       {"memory of GPUs cannot be sent as it is: UCX of rank ", without,
+                        " knows no CUDA; expected one "
                         "that was built with it on every rank; install such a one, or choose auto or staged"});
     }
     return options.cuda != CudaWay::staged && without < 0;

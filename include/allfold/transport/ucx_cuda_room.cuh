@@ -6,6 +6,7 @@
 #include <chrono>
 #include <coroutine>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -33,7 +34,7 @@ struct CudaMark {
   cudaEvent_t event = nullptr;
   std::coroutine_handle<> waiter;
   CudaMark* next = nullptr;  ///< in its lane, or free
-  bool queued = false;  ///< in its lane
+  bool queued = false;       ///< in its lane
   bool over = false;
   bool ok = false;
   bool dropped = false;
@@ -146,9 +147,8 @@ class CudaRoom final : public UcxPoller {
     return CudaStep(*this, mark);
   }
   CudaStep copy(Lane lane, void* to, const void* from, std::size_t bytes) {
-    return start(lane, [&](cudaStream_t stream) {
-      return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
-    });
+    return start(lane,
+                 [&](cudaStream_t stream) { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream); });
   }
 
   /// The calls of this rank cannot go on, on any rank.
@@ -197,11 +197,12 @@ class CudaRoom final : public UcxPoller {
     return input;
   }
 
-  /// Awaits an input; false if the link has failed before.
+  /// Awaits an input; false if the link has failed before. Of calls with one tag, as messages of a user may be, none
+  /// begins before those that were made earlier.
   class Arrival {
    public:
-    Arrival(CudaRoom& room, const UcxLink& link, const Input& input) noexcept
-        : room_(room), link_(link), input_(input) {}
+    Arrival(CudaRoom& room, const UcxLink& link, const Input& input, std::uint64_t tag) noexcept
+        : room_(room), link_(link), input_(input), tag_(tag) {}
     Arrival(const Arrival&) = delete;
     Arrival& operator=(const Arrival&) = delete;
     ~Arrival() {
@@ -232,6 +233,7 @@ class CudaRoom final : public UcxPoller {
     CudaRoom& room_;
     const UcxLink& link_;
     const Input& input_;
+    std::uint64_t tag_;
     std::coroutine_handle<> waiter_;
     bool ok_ = false;
   };
@@ -240,7 +242,7 @@ class CudaRoom final : public UcxPoller {
     bool moved = false;
     for (Queue& lane : lanes_) moved = poll(lane) || moved;
     for (std::size_t i = 0; i < arrivals_.size();) {
-      if (!arrivals_[i]->look()) {
+      if (follows_another(i) || !arrivals_[i]->look()) {
         ++i;
         continue;
       }
@@ -269,6 +271,10 @@ class CudaRoom final : public UcxPoller {
     return arrivals_.empty() ? Duration::max() : std::chrono::microseconds(50);
   }
 
+  void settle() noexcept override {
+    for (const Queue& lane : lanes_) static_cast<void>(cudaStreamSynchronize(lane.stream));
+  }
+
   /// Whether lanes have something to do.
   bool at_work() const noexcept {
     return std::any_of(std::begin(lanes_), std::end(lanes_), [](const Queue& lane) { return lane.first != nullptr; });
@@ -282,6 +288,13 @@ class CudaRoom final : public UcxPoller {
     detail::CudaMark* first = nullptr;
     detail::CudaMark** last = &first;
   };
+
+  bool follows_another(std::size_t arrival) const noexcept {
+    for (std::size_t i = 0; i < arrival; ++i) {
+      if (arrivals_[i]->tag_ == arrivals_[arrival]->tag_) return true;
+    }
+    return false;
+  }
 
   void expect(cudaError_t error) noexcept {
     if (error == cudaSuccess) return;

@@ -141,6 +141,12 @@ inline UcxTransfer receive_chunk(StagedMessage& m, int chunk, int from, void* to
   return UcxTransfer(m.link.operations().receive(from, tag, to, m.chunks.size(chunk)));
 }
 
+/// After a failure the call's memory is left alone.
+inline CudaStep copy_chunk(StagedMessage& m, CudaRoom::Lane lane, int chunk, void* to, const void* from) {
+  if (m.link.failure()) return CudaStep::refused();
+  return m.room.copy(lane, to, from, m.chunks.size(chunk));
+}
+
 inline Task<bool> send_chunks(StagedMessage& m, const void* from, int&) {
   StagedTurns::Turn turn(m.turns, m.call, m.peer, false);
   if (m.chunks.of_user) co_await Awaited{turn};
@@ -153,7 +159,7 @@ inline Task<bool> send_chunks(StagedMessage& m, const void* from, int&) {
     if (c < chunks) {
       if (!co_await ended(sent[c % pinned.count])) co_return false;
       copied[c % pinned.count] =
-          m.room.copy(CudaRoom::from_device, pinned.of(c), at_byte(from, m.chunks.begin(c)), m.chunks.size(c));
+          copy_chunk(m, CudaRoom::from_device, c, pinned.of(c), at_byte(from, m.chunks.begin(c)));
     }
     if (c < lag) continue;
     const int ready = c - lag;
@@ -190,7 +196,7 @@ inline Task<bool> receive_chunks(StagedMessage& m, void* to, int& source) {
     const int here = c - lag;
     if (!co_await ended(arrival[here % pinned.count])) co_return false;
     copied[here % pinned.count] =
-        m.room.copy(CudaRoom::to_device, at_byte(to, m.chunks.begin(here)), pinned.of(here), m.chunks.size(here));
+        copy_chunk(m, CudaRoom::to_device, here, at_byte(to, m.chunks.begin(here)), pinned.of(here));
   }
   bool ok = true;
   for (CudaStep& each : copied) ok = co_await Awaited{each} && ok;
@@ -224,7 +230,7 @@ class Staged {
     if (error) {  // who awaits a transfer expects no exception: the call ends with it all the same
       self.message_.room.fail(std::move(error));
       CudaStep failed = self.message_.room.failed();
-    static_cast<void>(co_await Awaited{failed});
+      static_cast<void>(co_await Awaited{failed});
     }
     co_return self.ok_;
   }

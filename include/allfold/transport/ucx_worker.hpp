@@ -42,6 +42,8 @@ class UcxPoller {
   virtual bool poll() = 0;
   /// How long who makes progress may sleep.
   virtual Duration rest() const noexcept = 0;
+  /// After a failure, before anybody is told: returns when nothing that it has started uses memory any more.
+  virtual void settle() noexcept = 0;
 
  protected:
   ~UcxPoller() = default;
@@ -113,6 +115,9 @@ class UcxWorker {
     static_cast<void>(::ppoll(wakers, 2, &time, nullptr));
   }
   void set_poller(UcxPoller* poller) noexcept { poller_ = poller; }
+  ALLFOLD_COLD void settle() noexcept {
+    if (poller_ != nullptr) poller_->settle();
+  }
 
   /// The kinds of memory that UCX sends from and receives into: a bit for each ucs_memory_type_t.
   ALLFOLD_COLD std::uint64_t memory_types() const noexcept {
