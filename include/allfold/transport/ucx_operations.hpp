@@ -87,6 +87,14 @@ class UcxOperations {
       : worker_(worker), pending_(static_cast<std::size_t>(worker.world_size()) + 1) {}
   UcxOperations(const UcxOperations&) = delete;
   UcxOperations& operator=(const UcxOperations&) = delete;
+  /// UCX 1.13 calls back for what it was to send to a dead peer over shared memory no earlier than its worker ends.
+  ~UcxOperations() {
+    for (auto& operation : all_) {
+      if (operation->request == nullptr) continue;
+      operation->owner = nullptr;
+      worker_.keep(std::move(operation));
+    }
+  }
 
   /// Null: it is over and ok.
   UcxOperation* send(int peer, std::uint64_t tag, const void* from, std::size_t bytes,
@@ -114,7 +122,7 @@ class UcxOperations {
       auto* const receiving = static_cast<UcxOperation*>(user);
       if (status == UCS_OK || status == UCS_ERR_MESSAGE_TRUNCATED) sent_by(receiving, *got);
       const bool fits = status == UCS_OK && got->length == receiving->bytes;
-      if (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits)) {
+      if (receiving->owner != nullptr && (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits))) {
         receiving->owner->mismatched_ = receiving->peer;
       }
       end(receiving, request, fits);
@@ -215,6 +223,7 @@ class UcxOperations {
     ::ucp_request_free(request);
     operation->request = nullptr;
     operation->ended = true;
+    if (operation->owner == nullptr) return;
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
     if (operation->peer != any_source && all.mismatched_ != operation->peer) all.worker_.mark_broken(operation->peer);

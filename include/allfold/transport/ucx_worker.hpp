@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <poll.h>
@@ -177,6 +178,9 @@ class UcxWorker {
   /// Whether ranks are as many as cores.
   void set_crowded(bool crowded) noexcept { crowded_ = crowded; }
 
+  /// Something that UCX may write until its worker has ended.
+  void keep(std::shared_ptr<void> what) { kept_.push_back(std::move(what)); }
+
   /// Why nothing goes on any more, with any client.
   const std::optional<UcxFailure>& ended_by() const noexcept { return ended_by_; }
   void end(const UcxFailure& failure) {
@@ -267,7 +271,8 @@ class UcxWorker {
     ::ucp_request_free(request);
   }
 
-  // The worker goes before its context.
+  // The worker goes before its context, and before what it writes.
+  std::vector<std::shared_ptr<void>> kept_;
   std::unique_ptr<ucp_context, Cleanup> context_;
   std::unique_ptr<ucp_worker, Cleanup> worker_;
   int event_fd_ = -1;  ///< UCX's
