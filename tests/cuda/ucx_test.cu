@@ -92,15 +92,15 @@ void over_ucx_gpus(std::initializer_list<int> world_sizes, CudaWay way, Body&& b
 
 const auto every_collective = [](auto& comm, RankGpu&) {
   const auto ranks = static_cast<std::size_t>(comm.world_size());
-  for (const std::size_t count : {ranks, 1000 * ranks, 4096 * ranks, 30001 * ranks}) {
+  for (const std::size_t count : {ranks, 1000 * ranks, 4096 * ranks, 9001 * ranks}) {
     allfold_test::every_device_reduction<float>(comm, allfold::sum, count);
     allfold_test::every_device_reduction<std::int32_t>(comm, allfold::max, count);
     allfold_test::every_device_reduction<__nv_bfloat16>(comm, allfold::sum, count);
     allfold_test::every_device_reduction<allfold::float16>(comm, allfold::avg, count);
   }
   allfold_test::every_device_reduction<double>(comm, allfold::premul_sum(3.0), 999 * ranks);
-  allfold_test::every_device_reduction<std::uint8_t>(comm, allfold::bxor, 70001 * ranks);
-  for (const std::size_t each : {0, 1, 1000, 4096, 8192, 30001}) {
+  allfold_test::every_device_reduction<std::uint8_t>(comm, allfold::bxor, 20001 * ranks);
+  for (const std::size_t each : {0, 1, 1000, 4096, 9001}) {
     allfold_test::every_device_motion<std::int32_t>(comm, each);
   }
 };
