@@ -203,7 +203,9 @@ TEST_CASE("with a thread the host does not wait where a stream does") {
   allfold_test::run_on_gpus(
       {2, allfold::Ranks::processes, allfold_test::usable_gpus()},
       [](const allfold::Environment& environment, RankGpu& gpu) {
-        auto comm = ThreadComm::create(environment, allfold_test::gpu_options(), message_options(CudaWay::staged));
+        allfold::MessageOptions options = message_options(CudaWay::staged);
+        options.cuda_gates = true;
+        auto comm = ThreadComm::create(environment, allfold_test::gpu_options(), options);
         DeviceVector<float> x(std::vector<float>(1000, 1.0F));
         comm.all_reduce(x, allfold::sum);
         x = std::vector<float>(1000, 1.0F);

@@ -12,7 +12,7 @@ namespace allfold {
 
 /// How memory of GPUs gets into messages.
 enum class CudaWay : unsigned char {
-  automatic,  ///< direct where the transport can on every rank, else staged
+  automatic,  ///< what has proved itself: staged
   direct,     ///< the transport takes it as it is
   staged,     ///< through pinned memory of the host, in chunks
 };
@@ -43,6 +43,10 @@ struct MessageOptions {
   CudaWay cuda = CudaWay::automatic;
   /// How long the chunks of staged memory are; ALLFOLD_UCX_CUDA_CHUNK_BYTES.
   std::size_t cuda_chunk_bytes = std::size_t{512} << 10;
+  /// Whether Work::wait(stream) lets the stream wait, where a thread makes progress; else the host does. Calls of CUDA that
+  /// wait for the whole GPU must not be made meanwhile, nor be needed: kernels and memory of a first call are. Off until
+  /// that is solved; ALLFOLD_UCX_CUDA_GATES.
+  bool cuda_gates = false;
 
   /// The same, but for what the environment says. @throws UsageError for a variable that holds anything else
   ALLFOLD_COLD MessageOptions with_environment() const {
@@ -70,6 +74,7 @@ struct MessageOptions {
     if (const auto bytes = integer_variable("ALLFOLD_UCX_CUDA_CHUNK_BYTES", 256, 1 << 26)) {
       options.cuda_chunk_bytes = static_cast<std::size_t>(*bytes);
     }
+    set(options.cuda_gates, boolean_variable("ALLFOLD_UCX_CUDA_GATES"));
     return options;
   }
 };

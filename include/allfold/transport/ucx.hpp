@@ -64,7 +64,7 @@ class BasicUcxTransport {
     const UcxLink::Options of_link{.communicator = number, .linger = options.linger};
     progress().run([&] {
       if constexpr (has_gates) {
-        progress().set_gates(&shared_->worker.gates());
+        if (options.cuda_gates) progress().set_gates(&shared_->worker.gates());
         link_ = std::make_unique<Link>(shared_->worker, meeting, ranks, of_link, options);
       } else {
         link_ = std::make_unique<Link>(shared_->worker, meeting, ranks, of_link);

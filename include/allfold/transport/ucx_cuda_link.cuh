@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <span>
 #include <string_view>
@@ -29,7 +30,8 @@ namespace allfold {
 /// A worker whose calls may have memory of the GPU that was current when it was made.
 class UcxCudaWorker : public UcxWorker {
  public:
-  ALLFOLD_COLD UcxCudaWorker(Meeting& meeting, bool sleeps) : UcxWorker(meeting, sleeps), room_(meeting.where()) {
+  ALLFOLD_COLD UcxCudaWorker(Meeting& meeting, bool sleeps)
+      : UcxWorker(with_environment(meeting), sleeps), room_(meeting.where()) {
     set_poller(&room_);
   }
 
@@ -56,6 +58,13 @@ class UcxCudaWorker : public UcxWorker {
   }
 
  private:
+  /// While its cache of CUDA's memory is empty, UCX takes short messages for memory of the host, whatever the call says; and
+  /// it stays empty in programs that link the runtime statically.
+  static Meeting& with_environment(Meeting& meeting) noexcept {
+    ::setenv("UCX_MEMTYPE_CACHE", "n", 0);
+    return meeting;
+  }
+
   CudaRoom room_;
 };
 
@@ -180,7 +189,7 @@ class UcxCudaLink {
                         " knows no CUDA; expected one "
                         "that was built with it on every rank; install such a one, or choose auto or staged"});
     }
-    return options.cuda != CudaWay::staged && without < 0;
+    return options.cuda == CudaWay::direct;
   }
 
   CudaRoom& room_;
