@@ -98,6 +98,8 @@ int run(int argc, char** argv) {
   for (int i = 5; i < argc; ++i) plan.bytes.push_back(static_cast<std::size_t>(std::atoll(argv[i])));
   if (plan.bytes.empty()) plan.bytes.push_back(std::size_t{64} << 20);
   std::strcmp(plan.tls, "all") == 0 ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", plan.tls, 1);
+  std::puts("ranks,type,way,tls,progress,chunk_bytes,bytes,median_us,min_us,bus_gb_s");
+  std::fflush(stdout);
   bool ok = true;
   const auto on_ranks = [&](auto body) {
     for (const auto& outcome : allfold::launch_outcomes(plan.ranks, body, {.timeout = std::chrono::seconds(60)})) {

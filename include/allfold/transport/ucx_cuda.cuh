@@ -22,8 +22,8 @@ struct UcxCudaParts {
 };
 
 /// BasicUcxTransport, whose calls may also have memory of the GPU that is current when the communicator is created: all
-/// buffers of a call there, or all of them on the host, and alike on all ranks. Memory of the GPU is sent as it is where
-/// every rank's UCX knows CUDA, else through pinned memory of the host; MessageOptions::cuda decides.
+/// buffers of a call there, or all of them on the host, and alike on all ranks. Memory of the GPU goes through pinned
+/// memory of the host; with MessageOptions::cuda it is handed to UCX as it is, which is on trial.
 ///
 /// A call waits for what CallOptions::stream was given before it; without CallOptions::async its output is there when it
 /// returns, else after Work::wait, or on a stream after Work::wait(stream). Operators are callable in kernels.
@@ -32,7 +32,7 @@ using BasicUcxCudaTransport = BasicUcxTransport<Progress, UcxCudaParts>;
 
 /// The caller makes progress.
 using UcxCudaTransport = BasicUcxCudaTransport<CallerProgress>;
-/// Communication goes on while the caller computes; streams wait for it without the host.
+/// Communication goes on while the caller computes; streams can wait for it without the host.
 using UcxCudaThreadTransport = BasicUcxCudaTransport<ThreadProgress>;
 
 static_assert(message_transport_policy<UcxCudaTransport>);
