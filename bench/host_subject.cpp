@@ -2,39 +2,17 @@
 
 #include "host_subject.hpp"
 
-#include <array>
-#include <bit>
 #include <cstddef>
-#include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "ceiling.hpp"
+#include "operands.hpp"
 
 namespace bench {
 namespace {
-
-/// Memory of the rank's own, at the start of a page.
-template <class T>
-class PrivateMemory {
- public:
-  explicit PrivateMemory(std::size_t count)
-      : data_(static_cast<T*>(std::aligned_alloc(4096, (count * sizeof(T) + 4095) / 4096 * 4096))) {
-    if (data_ == nullptr) throw std::bad_alloc();
-    std::uninitialized_fill_n(data_.get(), count, T{});
-  }
-  T* data() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(T* data) const { std::free(data); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 
 /// All-reduces of one element type and one operator.
 template <class T, class Op>
@@ -67,8 +45,7 @@ class HostSubject final : public Subject {
     const double copy = copy_us(private_out_.data(), private_in_.data(), bytes);
     comm_.barrier();
     const double add = add_us(private_out_.data(), private_in_.data(), bytes);
-    std::vector<double> us = {copy, add};
-    comm_.all_reduce(us, allfold::max);
+    const std::vector<double> us = most_of(comm_, {copy, add});
     const auto gbs = [&](double t) { return static_cast<double>(bytes) / t * 1e-3; };
     return {.copy_gbs = gbs(us[0]), .add_gbs = gbs(us[1])};
   }
@@ -128,27 +105,23 @@ class HostSubject final : public Subject {
 
   /// Writes operands whose result is known, and spoils the output.
   void fill(const Case& c, std::size_t count) {
-    for (T& x : out(c, count)) x = from_float(-77.0F);
+    for (T& x : out(c, count)) x = from_float<T>(-77.0F);
     std::size_t i = 0;
-    for (T& x : source(c, count)) x = operand(comm_.rank(), i++);
+    for (T& x : source(c, count)) x = operand<T>(comm_.rank(), i++, whole_numbers_);
   }
 
   /// Whether the output of calls after fill() has the expected bits.
   bool correct(const Case& c, std::size_t count) {
-    const allfold::Reduction<Op, T> reduction{op_};
     const T* const result = out(c, count).data();
     for (std::size_t i = 0; i < count; ++i) {
-      auto folded = reduction.lift(operand(0, i));
-      for (int rank = 1; rank < comm_.world_size(); ++rank) folded = reduction.merge(folded, operand(rank, i));
-      const T expected = reduction.finish(folded, comm_.world_size());
-      if (bits(result[i]) != bits(expected)) return false;
+      if (bits(result[i]) != bits(folded_operand<T>(op_, comm_.world_size(), i, whole_numbers_))) return false;
     }
     return true;
   }
 
   void settle(const Case& c, std::size_t count) {
     if (!plan_.in_place) return;
-    for (T& x : out(c, count)) x = from_float(0.0F);
+    for (T& x : out(c, count)) x = from_float<T>(0.0F);
   }
 
   /// So many calls, back to back.
@@ -172,17 +145,6 @@ class HostSubject final : public Subject {
   }
   std::span<const T> in(const Case& c, std::size_t count) { return source(c, count); }
 
-  static T from_float(float x) { return static_cast<T>(x); }
-  static auto bits(const T& x) { return std::bit_cast<std::array<std::byte, sizeof(T)>>(x); }
-
-  /// What a rank contributes. The contract fixes the order of a fold, so that sums may round.
-  T operand(int rank, std::size_t i) const {
-    const auto hash =
-        static_cast<std::uint32_t>((i + 1) * 2654435761U + static_cast<std::uint32_t>(rank) * 2246822519U);
-    if (whole_numbers_) return from_float(static_cast<float>(hash >> 28) - 8.0F);
-    return from_float((static_cast<float>(hash >> 20) - 2048.0F) * 0.0371F);
-  }
-
   Comm& comm_;
   const Plan& plan_;
   Op op_;
@@ -195,20 +157,15 @@ class HostSubject final : public Subject {
 
 }  // namespace
 
+std::vector<double> most_of(Comm& comm, std::vector<double> values) {
+  comm.all_reduce(values, allfold::max);
+  return values;
+}
+
 std::unique_ptr<Subject> make_host_subject(Comm& comm, const Plan& plan) {
-  const auto of = [&]<class T, class Op>(T, Op op) -> std::unique_ptr<Subject> {
+  return for_elements(plan, [&]<class T, class Op>(T, Op op) -> std::unique_ptr<Subject> {
     return std::make_unique<HostSubject<T, Op>>(comm, plan, op);
-  };
-  if (plan.op == Operator::max) return of(float{}, allfold::max);
-  if (plan.op == Operator::avg) return of(float{}, allfold::avg);
-  switch (plan.type) {
-    case ElementType::float32: break;
-    case ElementType::float64: return of(double{}, allfold::sum);
-    case ElementType::int32: return of(std::int32_t{}, allfold::sum);
-    case ElementType::float16: return of(allfold::float16{}, allfold::sum);
-    case ElementType::bfloat16: return of(allfold::bfloat16{}, allfold::sum);
-  }
-  return of(float{}, allfold::sum);
+  });
 }
 
 }  // namespace bench

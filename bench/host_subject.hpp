@@ -4,6 +4,7 @@
 /// allfold among CPU ranks.
 
 #include <memory>
+#include <vector>
 
 #include <allfold/allfold.hpp>
 
@@ -18,6 +19,9 @@ using Comm = allfold::Communicator<>;
 inline allfold::TunedSelector selector_of(const Plan& plan) {
   return plan.table_file.empty() ? allfold::TunedSelector() : allfold::TunedSelector::from_file(plan.table_file);
 }
+
+/// The most of each among the ranks. Collective.
+std::vector<double> most_of(Comm& comm, std::vector<double> values);
 
 /// Collective: symmetric memory is allocated.
 std::unique_ptr<Subject> make_host_subject(Comm& comm, const Plan& plan);

@@ -20,15 +20,16 @@ class MpiSubject final : public Subject {
 
   std::string name() const override { return turns_.peer(index_).name(); }
 
-  std::unique_ptr<Trial> trial(const Case& /*c*/, std::size_t count) override {
+  std::unique_ptr<Trial> trial(const Case& c, std::size_t count) override {
     if (!Peer::can_run(plan_.type, plan_.op)) return nullptr;
-    return std::make_unique<MpiTrial>(*this, count);
+    return std::make_unique<MpiTrial>(*this, c.collective, count);
   }
 
  private:
   class MpiTrial final : public Trial {
    public:
-    MpiTrial(MpiSubject& subject, std::size_t count) : subject_(subject), count_(count) {}
+    MpiTrial(MpiSubject& subject, Collective collective, std::size_t count)
+        : subject_(subject), collective_(collective), count_(count) {}
 
     bool start() override { return true; }  // it compares its own first call of each size
 
@@ -39,6 +40,7 @@ class MpiSubject final : public Subject {
                                     .run({.verb = PeerCommand::Verb::run,
                                           .type = subject_.plan_.type,
                                           .op = subject_.plan_.op,
+                                          .collective = collective_,
                                           .in_place = subject_.plan_.in_place,
                                           .batches = turn.batches,
                                           .warmup = turn.warmup,
@@ -51,6 +53,7 @@ class MpiSubject final : public Subject {
 
    private:
     MpiSubject& subject_;
+    Collective collective_;
     std::size_t count_;
   };
 

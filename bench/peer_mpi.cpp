@@ -16,6 +16,7 @@
 
 namespace {
 
+using bench::Collective;
 using bench::ElementType;
 using bench::Operator;
 using bench::PeerCommand;
@@ -69,36 +70,31 @@ class Peer {
   template <class T>
   PeerReply run(const PeerCommand& command, MPI_Datatype type) {
     const auto count = static_cast<std::size_t>(command.count);
-    const MPI_Op op = command.op == Operator::max ? MPI_MAX : MPI_SUM;
-    T* const out = out_.of<T>(count);
-    T* const source = command.in_place != 0 ? out : in_.of<T>(count);
-    const auto fill = [&](T value) { std::fill(source, source + count, value); };
-    const auto fold = [&] {
-      MPI_Allreduce(command.in_place != 0 ? MPI_IN_PLACE : source, out, static_cast<int>(count), type, op,
-                    MPI_COMM_WORLD);
-    };
+    const bool in_place = command.in_place != 0;
+    T* const out = out_.of<T>(bench::out_count(command.collective, count, world_size_));
+    T* const in = in_place ? out : in_.of<T>(bench::in_count(command.collective, count, world_size_));
+    if (command.collective == Collective::reduce_scatter) divide(count);
 
     PeerReply reply;
-    if (command.type != last_.type || command.op != last_.op || command.in_place != last_.in_place ||
-        command.count != last_.count) {
+    if (command.type != last_.type || command.op != last_.op || command.collective != last_.collective ||
+        command.in_place != last_.in_place || command.count != last_.count) {
       last_ = command;
-      std::fill(out, out + count, T{});
-      fill(static_cast<T>(rank_ + 1));
-      fold();
-      const T expected =
-          static_cast<T>(command.op == Operator::max ? world_size_ : world_size_ * (world_size_ + 1) / 2);
-      int correct = std::all_of(out, out + count, [&](T value) { return value == expected; }) ? 1 : 0;
+      if (!in_place) std::fill(out, out + bench::out_count(command.collective, count, world_size_), T{});
+      fill(command, in, out);
+      call(command, type, in_place ? MPI_IN_PLACE : in, out);
+      int correct = is_correct(command, out) ? 1 : 0;
       MPI_Allreduce(MPI_IN_PLACE, &correct, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
       reply.correct = correct;
-      if (command.in_place != 0) fill(T{});  // repeated sums in place must not overflow
+      if (in_place) std::fill(out, out + count, T{});  // repeated sums in place must not overflow
     }
 
     reply.batches = std::min(command.batches, bench::max_batches_per_turn);
-    for (int i = 0; i < command.warmup; ++i) fold();
+    const auto once = [&] { call(command, type, in_place ? MPI_IN_PLACE : in, out); };
+    for (int i = 0; i < command.warmup; ++i) once();
     for (int batch = 0; batch < reply.batches; ++batch) {
       MPI_Barrier(MPI_COMM_WORLD);
       reply.us[batch] = bench::time_us([&] {
-                          for (std::int64_t i = 0; i < command.iterations; ++i) fold();
+                          for (std::int64_t i = 0; i < command.iterations; ++i) once();
                         }) /
                         static_cast<double>(command.iterations);
     }
@@ -106,11 +102,75 @@ class Peer {
     return reply;
   }
 
+  void call(const PeerCommand& command, MPI_Datatype type, const void* in, void* out) {
+    const int count = static_cast<int>(command.count);
+    const MPI_Op op = command.op == Operator::max ? MPI_MAX : MPI_SUM;
+    switch (command.collective) {
+      case Collective::all_reduce: MPI_Allreduce(in, out, count, type, op, MPI_COMM_WORLD); return;
+      case Collective::all_gather: MPI_Allgather(in, count, type, out, count, type, MPI_COMM_WORLD); return;
+      case Collective::reduce_scatter:
+        if (count % world_size_ == 0) {
+          MPI_Reduce_scatter_block(in, out, count / world_size_, type, op, MPI_COMM_WORLD);
+        } else {
+          MPI_Reduce_scatter(in, out, part_counts_.data(), type, op, MPI_COMM_WORLD);
+        }
+        return;
+      case Collective::all_to_all: MPI_Alltoall(in, count, type, out, count, type, MPI_COMM_WORLD); return;
+      case Collective::broadcast: MPI_Bcast(out, count, type, 0, MPI_COMM_WORLD); return;
+    }
+  }
+
+  /// What a call reads: of an all-to-all block r has a value of its own.
+  template <class T>
+  void fill(const PeerCommand& command, T* in, T* out) const {
+    const auto count = static_cast<std::size_t>(command.count);
+    if (command.collective == Collective::broadcast) {
+      if (rank_ == 0) std::fill(out, out + count, T{7});
+      return;
+    }
+    const int blocks = command.collective == Collective::all_to_all ? world_size_ : 1;
+    for (int block = 0; block < blocks; ++block) {
+      T* const at = in + static_cast<std::size_t>(block) * count;
+      std::fill(at, at + count, static_cast<T>(1 + rank_ + block * world_size_));
+    }
+  }
+
+  template <class T>
+  bool is_correct(const PeerCommand& command, const T* out) const {
+    const auto count = static_cast<std::size_t>(command.count);
+    const auto holds = [](const T* at, std::size_t n, int expected) {
+      return std::all_of(at, at + n, [&](T value) { return value == static_cast<T>(expected); });
+    };
+    const int folded = command.op == Operator::max ? world_size_ : world_size_ * (world_size_ + 1) / 2;
+    switch (command.collective) {
+      case Collective::all_reduce: return holds(out, count, folded);
+      case Collective::reduce_scatter:
+        return holds(out, static_cast<std::size_t>(part_counts_[static_cast<std::size_t>(rank_)]), folded);
+      case Collective::broadcast: return holds(out, count, 7);
+      default: break;
+    }
+    const int column = command.collective == Collective::all_to_all ? rank_ : 0;
+    for (int source = 0; source < world_size_; ++source) {
+      const T* const at = out + static_cast<std::size_t>(source) * count;
+      if (!holds(at, count, 1 + source + column * world_size_)) return false;
+    }
+    return true;
+  }
+
+  void divide(std::size_t count) {
+    part_counts_.clear();
+    for (int rank = 0; rank < world_size_; ++rank) {
+      const std::size_t begin = bench::part_begin(count, rank, world_size_);
+      part_counts_.push_back(static_cast<int>(bench::part_begin(count, rank + 1, world_size_) - begin));
+    }
+  }
+
   int rank_ = 0;
   int world_size_ = 1;
   Buffer in_;
   Buffer out_;
   PeerCommand last_;
+  std::vector<int> part_counts_;  ///< [rank], of a reduce-scatter
 };
 
 int serve(const std::string& directory) {

@@ -22,12 +22,33 @@ namespace bench {
 
 enum class ElementType : std::int32_t { float32, float64, int32, float16, bfloat16 };
 enum class Operator : std::int32_t { sum, max, avg };
+enum class Collective : std::int32_t { all_reduce, all_gather, reduce_scatter, all_to_all, broadcast };
 
 inline constexpr std::array type_names = {"float", "double", "int32", "float16", "bfloat16"};
 inline constexpr std::array operator_names = {"sum", "max", "avg"};
+inline constexpr std::array collective_names = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all",
+                                                "broadcast"};
 
 inline const char* name(ElementType type) { return type_names[static_cast<std::size_t>(type)]; }
 inline const char* name(Operator op) { return operator_names[static_cast<std::size_t>(op)]; }
+inline const char* name(Collective collective) { return collective_names[static_cast<std::size_t>(collective)]; }
+
+/// Elements of what a rank passes in, and of what it gets, where `count` is that of the size that is timed: of the
+/// vector that is reduced or broadcast, of what a rank gives to an all-gather, or has for each rank in an all-to-all.
+/// In a reduce-scatter `out` is room for the whole vector, so that every rank's part fits.
+inline std::size_t in_count(Collective collective, std::size_t count, int ranks) {
+  return collective == Collective::all_to_all ? count * static_cast<std::size_t>(ranks) : count;
+}
+inline std::size_t out_count(Collective collective, std::size_t count, int ranks) {
+  const bool of_all = collective == Collective::all_to_all || collective == Collective::all_gather;
+  return of_all ? count * static_cast<std::size_t>(ranks) : count;
+}
+
+/// Where rank `rank`'s part of `count` elements begins in a reduce-scatter; the first ranks have one element more.
+inline std::size_t part_begin(std::size_t count, int rank, int ranks) {
+  const auto r = static_cast<std::size_t>(rank), p = static_cast<std::size_t>(ranks);
+  return r * (count / p) + std::min(r, count % p);
+}
 
 inline std::size_t size_of(ElementType type) {
   constexpr std::size_t sizes[] = {4, 8, 4, 2, 2};
@@ -41,6 +62,7 @@ struct PeerCommand {
   enum class Verb : std::int32_t { quit, run } verb = Verb::quit;
   ElementType type = ElementType::float32;
   Operator op = Operator::sum;
+  Collective collective = Collective::all_reduce;
   std::int32_t in_place = 0;
   std::int32_t batches = 1;
   std::int32_t warmup = 1;

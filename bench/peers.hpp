@@ -20,18 +20,26 @@ namespace bench {
 /// One way to run Open MPI: the arguments of mpirun that choose how bytes move.
 struct PeerKind {
   const char* name;
+  Transport beside;                       ///< it is a peer of ranks with that transport
   std::array<const char*, 12> arguments;  ///< ends at the first null
 };
 
 // Open MPI drops UCX where it finds no network of its list, unless told that any will do.
-inline constexpr std::array<PeerKind, 3> peer_kinds = {{
-    {"vader", {"--mca", "pml", "ob1", "--mca", "btl", "self,vader"}},
+inline constexpr std::array<PeerKind, 5> peer_kinds = {{
+    {"vader", Transport::shm, {"--mca", "pml", "ob1", "--mca", "btl", "self,vader"}},
     {"ucx_posix",
+     Transport::shm,
      {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any", "-x",
       "UCX_TLS=posix,cma,self"}},
     {"ucx_sysv",
+     Transport::shm,
      {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any", "-x",
       "UCX_TLS=sysv,cma,self"}},
+    {"btl_tcp", Transport::ucx, {"--mca", "pml", "ob1", "--mca", "btl", "tcp,self"}},
+    {"ucx_tcp",
+     Transport::ucx,
+     {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any", "--mca", "opal_common_ucx_devices", "any", "-x",
+      "UCX_TLS=tcp,self"}},
 }};
 
 /// A peer program with all its ranks. Owns the processes and the pipes; the destructor ends them.

@@ -12,6 +12,7 @@
 
 #include "cuda/field.hpp"
 #include "peers.hpp"
+#include "ucx_subject.hpp"
 
 namespace bench {
 namespace {
@@ -40,24 +41,26 @@ std::vector<allfold::Algorithm> algorithms_named(const std::string& choice) {
 
 const std::vector<std::string> nccl_peers = {"nccl", "nccl_symm"};
 
-std::vector<std::string> mpi_peers() {
+std::vector<std::string> mpi_peers(Transport transport) {
   std::vector<std::string> names;
-  names.reserve(peer_kinds.size());
-  for (const PeerKind& kind : peer_kinds) names.emplace_back(kind.name);
+  for (const PeerKind& kind : peer_kinds) {
+    if (kind.beside == transport) names.emplace_back(kind.name);
+  }
   return names;
 }
 
 std::vector<std::string> peer_choices() {
   std::vector<std::string> choices = {"none", "mpi"};
-  for (const std::vector<std::string>& names : {mpi_peers(), nccl_peers}) {
+  for (const auto& names : {mpi_peers(Transport::shm), mpi_peers(Transport::ucx), nccl_peers}) {
     choices.insert(choices.end(), names.begin(), names.end());
   }
   return choices;
 }
 
-/// The peers meant by `asked`, of those that the device has: "mpi" is every MPI peer, "none" is none.
-std::vector<std::string> expand(const std::vector<std::string>& asked, Device device) {
-  const std::vector<std::string> known = device == Device::cuda ? nccl_peers : mpi_peers();
+/// The peers meant by `asked`, of those that the device and the transport have: "mpi" is every MPI peer, "none" is
+/// none.
+std::vector<std::string> expand(const std::vector<std::string>& asked, Device device, Transport transport) {
+  const std::vector<std::string> known = device == Device::cuda ? nccl_peers : mpi_peers(transport);
   std::vector<std::string> peers;
   for (const std::string& name : asked) {
     if (name == "none") continue;
@@ -66,11 +69,42 @@ std::vector<std::string> expand(const std::vector<std::string>& asked, Device de
     } else if (std::find(known.begin(), known.end(), name) != known.end()) {
       peers.push_back(name);
     } else {
-      throw CLI::ValidationError("--peer", name + (device == Device::cuda ? " is for CPU ranks; try --device host"
-                                                                          : " is for GPUs; try --device cuda"));
+      throw CLI::ValidationError("--peer", name + " is no peer of these ranks; expected " +
+                                               CLI::detail::join(known, ", ") + ", or another --device or --transport");
     }
   }
   return peers;
+}
+
+std::vector<std::string> collective_choices() {
+  std::vector<std::string> choices = {"all"};
+  choices.insert(choices.end(), collective_names.begin(), collective_names.end());
+  return choices;
+}
+
+std::vector<Collective> collectives_named(const std::vector<std::string>& asked) {
+  std::vector<Collective> collectives;
+  for (std::size_t i = 0; i < collective_names.size(); ++i) {
+    const bool named = std::find(asked.begin(), asked.end(), collective_names[i]) != asked.end();
+    if (named || asked.front() == "all") collectives.push_back(static_cast<Collective>(i));
+  }
+  return collectives;
+}
+
+void check_ucx_plan(const Plan& plan, const CLI::App& app) {
+  if (!built_with_ucx) {
+    throw CLI::ValidationError("--transport",
+                               "this program was built without UCX; install it (Debian and Ubuntu: "
+                               "libucx-dev) and configure again");
+  }
+  if (plan.device == Device::cuda) throw CLI::ValidationError("--transport", "ucx is for CPU ranks; try --device host");
+  if (plan.threads) throw CLI::ValidationError("--threads", "is for --transport shm; with ucx ranks are processes");
+  for (const char* const option : {"--algorithm", "--buffers", "--table", "--tune", "--blocks"}) {
+    if (app.count(option) > 0) throw CLI::ValidationError(option, "is for --transport shm");
+  }
+  if (plan.in_place && plan.collectives != std::vector{Collective::all_reduce}) {
+    throw CLI::ValidationError("--in-place", "is for --collective all_reduce");
+  }
 }
 
 /// GPUs where there are two or more that reach one another, unless told.
@@ -109,16 +143,19 @@ void apply_cuda_defaults(Plan& plan, const CLI::App& app, int gpus) {
 }  // namespace
 
 bool Plan::whole_numbers() const {
+  if (transport == Transport::ucx) return true;
   return std::find(algorithms.begin(), algorithms.end(), allfold::Algorithm::hybrid_cube_mesh) != algorithms.end() &&
          world_size() == 8;
 }
 
 std::vector<std::size_t> Plan::sizes() const {
   std::vector<std::size_t> sizes;
-  for (std::size_t bytes = min_bytes; bytes <= max_bytes; bytes *= factor) {
+  const auto add = [&](std::size_t bytes) {
     const std::size_t whole = std::max(bytes / element_bytes(), std::size_t{1}) * element_bytes();
     if (sizes.empty() || sizes.back() < whole) sizes.push_back(whole);
-  }
+  };
+  for (const std::size_t bytes : listed_sizes) add(bytes);
+  for (std::size_t bytes = min_bytes; listed_sizes.empty() && bytes <= max_bytes; bytes *= factor) add(bytes);
   return sizes;
 }
 
@@ -128,22 +165,40 @@ Plan parse_plan(int argc, char** argv) {
   plan.ranks = std::clamp(static_cast<int>(plan.cores.size()), 2, allfold::max_window_ranks);
 
   CLI::App app{
-      "Times allfold's all-reduce between ranks of this machine: its GPUs, beside NCCL, where there are two or "
+      "Times allfold's collectives between ranks of this machine: its GPUs, beside NCCL, where there are two or "
       "more that reach one another; else its cores, beside MPI where asked."};
   const CLI::AsSizeValue size(false);
   bool graph = false, eager = false;
   std::string device = "auto";
   std::string buffers = "both";
   std::string algorithm = "auto";
+  std::vector<std::string> collectives;
   app.add_option("--device", device, "host, cuda, or auto: cuda where there are GPUs for it")
       ->check(CLI::IsMember({"auto", "host", "cuda"}));
+  app.add_option("--transport", plan.transport, "of CPU ranks: shm, or ucx, where UCX_TLS is tcp unless it is set")
+      ->transform(CLI::CheckedTransformer(by_name<Transport>(transport_names)));
+  app.add_option("--collective", collectives,
+                 "with --transport ucx some of all_reduce all_gather reduce_scatter all_to_all broadcast, or all "
+                 "(default: all_reduce)")
+      ->delimiter(',')
+      ->check(CLI::IsMember(collective_choices()));
   app.add_option("-n,--ranks", plan.ranks, "ranks to start (default: one for each GPU or core, 2 to 8)")
       ->check(CLI::Range(1, allfold::max_window_ranks));
   app.add_flag("--threads", plan.threads, "ranks are threads of one process");
-  app.add_option("-b,--min-bytes", plan.min_bytes, "smallest message (default: 8; on GPUs 1K)")->transform(size);
-  app.add_option("-e,--max-bytes", plan.max_bytes, "largest message (default: 64M; on GPUs 1G)")->transform(size);
+  app.add_option("-b,--min-bytes", plan.min_bytes,
+                 "smallest size (default: 8; on GPUs 1K), for allfold and its peers: of the vector that is reduced, "
+                 "reduced and scattered, or broadcast; of what each rank gives to an all-gather; of what each rank has "
+                 "for each in an all-to-all")
+      ->transform(size);
+  app.add_option("-e,--max-bytes", plan.max_bytes, "largest size (default: 64M; on GPUs 1G)")->transform(size);
   app.add_option("-f,--factor", plan.factor, "from one size to the next (default: 4; on GPUs 2)")
       ->check(CLI::Range(2, 1024));
+  app.add_option("--sizes", plan.listed_sizes, "these sizes instead: 8,1K,64K")
+      ->delimiter(',')
+      ->transform(size)
+      ->excludes("--min-bytes")
+      ->excludes("--max-bytes")
+      ->excludes("--factor");
   app.add_option("-t,--type", plan.type,
                  "element type: float double int32 float16 bfloat16 (default: float); on GPUs float float16 bfloat16 "
                  "(default: bfloat16)")
@@ -181,8 +236,8 @@ Plan parse_plan(int argc, char** argv) {
   app.add_option("--json", plan.json_file, "write the rows, the machine and the command to this file");
   app.add_option("--tune", plan.tune_file, "measure every algorithm and write a TunedSelector table to this file");
   app.add_option("--peer", plan.peers,
-                 "interleave others: of Open MPI some of vader, ucx_posix, ucx_sysv, or mpi for those that there are "
-                 "(default: none); on GPUs nccl, nccl_symm (default: both)")
+                 "interleave others: of Open MPI some of vader, ucx_posix, ucx_sysv (with --transport ucx: btl_tcp, "
+                 "ucx_tcp), or mpi for those that there are (default: none); on GPUs nccl, nccl_symm (default: both)")
       ->delimiter(',')
       ->check(CLI::IsMember(peer_choices()));
   app.add_option("--nccl-library", plan.nccl_library, "path of libnccl.so.2 (default: where the loader finds one)");
@@ -193,14 +248,28 @@ Plan parse_plan(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     plan.environment = allfold::environment();
-    const int gpus = device == "host" ? 0 : gpus_in_reach();
+    const bool no_gpus = device == "host" || (device == "auto" && plan.transport == Transport::ucx);
+    const int gpus = no_gpus ? 0 : gpus_in_reach();
     plan.device = choose_device(device, plan, gpus);
     if (plan.device == Device::cuda) apply_cuda_defaults(plan, app, gpus);
     plan.any_peers = std::find(plan.peers.begin(), plan.peers.end(), "mpi") != plan.peers.end();
-    plan.peers = expand(plan.peers, plan.device);
+    plan.peers = expand(plan.peers, plan.device, plan.transport);
     plan.algorithms = algorithms_named(algorithm);
-    if (buffers != "both") plan.buffers = {buffers == "symmetric" ? Buffers::symmetric : Buffers::private_memory};
+    if (!collectives.empty()) plan.collectives = collectives_named(collectives);
+    if (plan.transport == Transport::ucx) {
+      check_ucx_plan(plan, app);
+      plan.buffers = {Buffers::private_memory};
+    } else if (plan.collectives != std::vector{Collective::all_reduce}) {
+      throw CLI::ValidationError("--collective", "is all_reduce unless --transport is ucx");
+    }
+    if (buffers != "both" && plan.transport == Transport::shm)
+      plan.buffers = {buffers == "symmetric" ? Buffers::symmetric : Buffers::private_memory};
     if (!plan.tune_file.empty()) plan.algorithms = algorithms_named("all");
+    if (!plan.listed_sizes.empty()) {
+      std::sort(plan.listed_sizes.begin(), plan.listed_sizes.end());
+      plan.min_bytes = plan.listed_sizes.front();
+      plan.max_bytes = plan.listed_sizes.back();
+    }
     if (plan.max_bytes < plan.min_bytes || plan.min_bytes == 0) {
       throw CLI::ValidationError("--min-bytes", "must be at least 1 and at most --max-bytes");
     }

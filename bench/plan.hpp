@@ -3,6 +3,7 @@
 
 /// What allfold_perf was asked to do: its command line, parsed.
 
+#include <array>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -23,6 +24,11 @@ inline const char* name(Buffers buffers) { return buffers == Buffers::symmetric 
 /// What the ranks compute on.
 enum class Device { host, cuda };
 
+/// How bytes move between CPU ranks.
+enum class Transport { shm, ucx };
+inline constexpr std::array transport_names = {"shm", "ucx"};
+inline const char* name(Transport transport) { return transport_names[static_cast<std::size_t>(transport)]; }
+
 /// How calls are made: one after another on the host, as nodes of a CUDA graph that is replayed, or enqueued one by
 /// one on a CUDA stream.
 enum class Mode { calls, graph, eager };
@@ -31,6 +37,8 @@ inline const char* name(Mode mode) { return mode == Mode::calls ? "calls" : mode
 /// The defaults of CPU ranks; apply_cuda_defaults in plan.cpp has those of GPUs.
 struct Plan {
   Device device = Device::host;
+  Transport transport = Transport::shm;
+  std::vector<Collective> collectives = {Collective::all_reduce};
   int ranks = 0;
   std::vector<int> cores;  ///< that this process may use; a CPU rank r is bound to core r, round robin
   bool threads = false;
@@ -38,6 +46,7 @@ struct Plan {
   std::size_t min_bytes = 8;
   std::size_t max_bytes = std::size_t{64} << 20;
   std::size_t factor = 4;
+  std::vector<std::size_t> listed_sizes;  ///< in place of the range, where there are any
   ElementType type = ElementType::float32;
   Operator op = Operator::sum;
   std::vector<Buffers> buffers = {Buffers::symmetric, Buffers::private_memory};
@@ -68,7 +77,8 @@ struct Plan {
   /// mpirun, torchrun or srun started this rank already.
   bool launched_elsewhere() const { return environment.world_size > 1; }
   int world_size() const { return launched_elsewhere() ? environment.world_size : ranks; }
-  /// The hybrid cube mesh folds in an order of its own, so where it takes part no sum may round.
+  /// Where algorithms take part that fold in an order of their own no sum may round: the hybrid cube mesh, and those
+  /// over messages.
   bool whole_numbers() const;
   std::size_t element_bytes() const { return size_of(type); }
   /// Bytes of each message: whole elements, ascending.

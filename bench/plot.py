@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plots CSV files of allfold_perf as SVG: time of one call against the size of the message, both logarithmic.
 
-One curve for each kind of buffers and algorithm of the CSV, and one for each peer. Needs nothing but Python.
+One curve for each kind of buffers and algorithm of the CSV, and one for each peer; where there are several collectives, a
+picture of each. Needs nothing but Python.
 
     plot.py results/host.csv                     # writes results/host.svg
     plot.py results/host.csv -o out.svg --y busbw_gbs
@@ -20,7 +21,7 @@ LEFT, RIGHT, TOP, BOTTOM = 80, 230, 50, 60
 COLORS = ["#0b6e99", "#d1495b", "#2e8b57", "#8a4fbe", "#c77d0a", "#555555", "#1aa6a6", "#a0522d", "#e377c2", "#7f9f00"]
 AXES = {"time_us": "time of one call, microseconds", "algbw_gbs": "algorithm bandwidth, GB/s",
         "busbw_gbs": "bus bandwidth, GB/s"}
-OWN_TIMES = ("time_us", "min_us", "max_us", "cpu_us")
+OWN_TIMES = ("time_us", "min_us", "max_us", "cpu_us", "tcp_us")
 PEERS = {"nccl": "NCCL", "nccl_symm": "NCCL symmetric"}
 
 
@@ -37,8 +38,13 @@ def value(row, us, axis):
     if axis == "time_us":
         return us
     algbw = int(row["bytes"]) / us * 1e-3
-    ranks = int(row["ranks"])
-    return algbw if axis == "algbw_gbs" else algbw * 2 * (ranks - 1) / ranks
+    others = int(row["ranks"]) - 1
+    moved = {"all_reduce": 2 * others / (others + 1), "reduce_scatter": others / (others + 1), "broadcast": 1}
+    return algbw if axis == "algbw_gbs" else algbw * moved.get(collective(row), others)
+
+
+def collective(row):
+    return row.get("collective", "all_reduce")
 
 
 def mode_text(row):
@@ -132,12 +138,17 @@ def main():
     arguments = parser.parse_args()
     rows = read(arguments.csv)
     first = rows[0]
-    title = arguments.title or (f"all_reduce, {first['ranks']} ranks ({first['ranks_are']}), "
-                                f"{first['type']} {first['op']}, "
-                                f"{'in place' if first['in_place'] == '1' else 'out of place'}")
-    output = arguments.output or arguments.csv.with_suffix(".svg")
-    output.write_text(draw(title, curves(rows, arguments.y), arguments.y), encoding="utf-8")
-    print(output)
+    collectives = list(dict.fromkeys(map(collective, rows)))
+    for name in collectives:
+        title = arguments.title or (f"{name}, {first['ranks']} ranks ({first['ranks_are']}), "
+                                    f"{first['type']} {first['op']}, "
+                                    f"{'in place' if first['in_place'] == '1' else 'out of place'}")
+        output = arguments.output or arguments.csv.with_suffix(".svg")
+        if len(collectives) > 1:
+            output = output.with_suffix(f".{name}.svg")
+        found = curves([row for row in rows if collective(row) == name], arguments.y)
+        output.write_text(draw(title, found, arguments.y), encoding="utf-8")
+        print(output)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ std::string cpu_model() {
   return "unknown";
 }
 
+std::string congestion_control() {
+  std::ifstream file("/proc/sys/net/ipv4/tcp_congestion_control");
+  std::string name;
+  return std::getline(file, name) ? name : "unknown";
+}
+
 std::string today() {
   const std::time_t now = std::time(nullptr);
   char text[32] = {};
@@ -47,6 +53,18 @@ std::string aligned(const std::string& text, int width) {
 
 }  // namespace
 
+double Row::busbw_gbs(int ranks) const {
+  const double others = ranks - 1;
+  switch (collective) {
+    case Collective::all_reduce: return algbw_gbs() * 2 * others / ranks;
+    case Collective::reduce_scatter: return algbw_gbs() * others / ranks;
+    case Collective::all_gather:
+    case Collective::all_to_all: return algbw_gbs() * others;
+    case Collective::broadcast: break;
+  }
+  return algbw_gbs();
+}
+
 double Row::ratio() const {
   double best = 0;
   for (const PeerTime& peer : peers) {
@@ -57,6 +75,8 @@ double Row::ratio() const {
 
 Report::Report(const Plan& plan, int world_size) : plan_(plan), world_size_(world_size) {
   const bool cuda = plan.device == Device::cuda;
+  const bool ucx = plan.transport == Transport::ucx;
+  if (ucx) text("collective", "collective", -14, [](const Row& row) { return name(row.collective); });
   number("bytes", "bytes", 10, 0, [](const Row& row) { return static_cast<double>(row.bytes); });
   number("count", "count", 10, 0, [](const Row& row) { return static_cast<double>(row.count); });
   text("type", "", 0, [this](const Row&) { return name(plan_.type); });
@@ -65,14 +85,13 @@ Report::Report(const Plan& plan, int world_size) : plan_(plan), world_size_(worl
   text("ranks_are", "", 0, [this](const Row&) { return plan_.threads ? "threads" : "processes"; });
   text("in_place", "", 0, [this](const Row&) { return plan_.in_place ? "1" : "0"; });
   if (cuda) text("mode", "mode", -5, [](const Row& row) { return name(row.mode); });
-  text("buffers", "buffers", 9, [](const Row& row) { return name(row.buffers); });
+  text("buffers", ucx ? "" : "buffers", 9, [](const Row& row) { return name(row.buffers); });
   columns_.push_back(
       {.key = "algorithm",
        .heading = "algorithm",
        .width = -17,
-       .in_table =
-           [](const Row& row) { return fmt::format("{}{}", allfold::name(row.algorithm), row.chosen ? "*" : ""); },
-       .in_csv = [](const Row& row) { return std::string(allfold::name(row.algorithm)); }});
+       .in_table = [](const Row& row) { return fmt::format("{}{}", row.algorithm_name, row.chosen ? "*" : ""); },
+       .in_csv = [](const Row& row) { return row.algorithm_name; }});
   text("chosen", "", 0, [](const Row& row) { return row.chosen ? "1" : "0"; });
   number("time_us", "time", 10, 2, [](const Row& row) { return row.us; });
   number("min_us", "", 0, 2, [](const Row& row) { return row.min_us; });
@@ -83,6 +102,8 @@ Report::Report(const Plan& plan, int world_size) : plan_(plan), world_size_(worl
   text("check", "check", 5, check_text);
   if (cuda) {
     number("of_ceiling", "of ceil", 7, 3, [this](const Row& row) { return of_ceiling(row); });
+  } else if (ucx) {
+    number("tcp_us", "tcp", 10, 2, [](const Row& row) { return row.ceiling.tcp_us; });
   } else {
     number("copy_gbs", "copy", 6, 1, [](const Row& row) { return row.ceiling.copy_gbs; });
     number("add_gbs", "add", 6, 1, [](const Row& row) { return row.ceiling.add_gbs; });
@@ -121,13 +142,19 @@ void Report::text(const char* key, const char* heading, int width, const Cell& v
 }
 
 void Report::print_head(const Field& field) {
-  print(fmt::format("# allfold {} all_reduce: {} ranks ({}), {} {}, {}", allfold::version_string, world_size_,
+  const std::string what = plan_.collectives.size() == 1 ? name(plan_.collectives.front()) : "collectives";
+  print(fmt::format("# allfold {} {}: {} ranks ({}), {} {}, {}", allfold::version_string, what, world_size_,
                     plan_.threads ? "threads" : "processes", name(plan_.type), name(plan_.op),
                     plan_.in_place ? "in place" : "out of place"));
   machine_ = field.own->about();
   if (plan_.device == Device::cuda) {
     print(fmt::format("# {}; time: us of one call, back to back; cpu: us to enqueue one; of ceil: busbw / {} GB/s",
                       machine_, plan_.ceiling_gbs));
+  } else if (plan_.transport == Transport::ucx) {
+    print(
+        fmt::format("# {}, {} cores, {}, TCP congestion control {}; time: us of one call, back to back; tcp: us of as "
+                    "many bytes one way over a socket",
+                    cpu_model(), plan_.cores.size(), machine_, congestion_control()));
   } else {
     print(fmt::format("# {}, {} cores; time: us of one call, back to back; copy, add: GB/s of one core, all at work",
                       cpu_model(), plan_.cores.size()));
@@ -168,11 +195,13 @@ void Report::print_summary() const {
     return a.busbw_gbs(world_size_) < b.busbw_gbs(world_size_);
   });
   const std::string limit =
-      plan_.device == Device::cuda
-          ? fmt::format("{:.3f} of {} GB/s", of_ceiling(*best), plan_.ceiling_gbs)
+      plan_.device == Device::cuda ? fmt::format("{:.3f} of {} GB/s", of_ceiling(*best), plan_.ceiling_gbs)
+      : plan_.transport == Transport::ucx
+          ? fmt::format("{:.2f} of a socket, one way",
+                        best->ceiling.tcp_us * best->busbw_gbs(world_size_) * 1e3 / static_cast<double>(best->bytes))
           : fmt::format("{:.2f} of what one core copies there", best->busbw_gbs(world_size_) / best->ceiling.copy_gbs);
   print(fmt::format("# best busbw {:.2f} GB/s at {} bytes ({}, {}): {}", best->busbw_gbs(world_size_), best->bytes,
-                    name(best->buffers), allfold::name(best->algorithm), limit));
+                    name(best->buffers), best->algorithm_name, limit));
   for (const Mode mode : plan_.modes) {
     for (const Buffers buffers : plan_.buffers) {
       double log_sum = 0, least = 0;
@@ -214,8 +243,9 @@ std::string Report::csv() const {
 
 std::string Report::json() const {
   const bool cuda = plan_.device == Device::cuda;
+  const bool ucx = plan_.transport == Transport::ucx;
   nlohmann::ordered_json out = {
-      {"benchmark", "all_reduce"},
+      {"benchmark", plan_.collectives.size() == 1 ? name(plan_.collectives.front()) : "collectives"},
       {"command", plan_.command_line},
       {"date", today()},
       {"allfold", allfold::version_string},
@@ -236,18 +266,26 @@ std::string Report::json() const {
       out["peers"][plan_.peers[i]] = peers_absent_[i].empty() ? peers_about_[i] : "absent: " + peers_absent_[i];
     }
   }
+  if (ucx) {
+    out["transport"] = machine_;
+    out["tcp_congestion_control"] = congestion_control();
+  }
   out["rows"] = nlohmann::ordered_json::array();
   for (const Row& row : rows_) {
     nlohmann::ordered_json peers = nlohmann::ordered_json::object();
+    nlohmann::ordered_json peers_min = nlohmann::ordered_json::object();
     nlohmann::ordered_json peers_cpu = nlohmann::ordered_json::object();
     for (std::size_t i = 0; i < row.peers.size(); ++i) {
       if (row.peers[i].us > 0) peers[plan_.peers[i]] = row.peers[i].us;
+      if (row.peers[i].us > 0) peers_min[plan_.peers[i]] = row.peers[i].min_us;
       if (row.peers[i].cpu_us > 0) peers_cpu[plan_.peers[i]] = row.peers[i].cpu_us;
     }
-    nlohmann::ordered_json entry = {{"bytes", row.bytes}, {"count", row.count}};
+    nlohmann::ordered_json entry;
+    if (ucx) entry["collective"] = name(row.collective);
+    entry.update({{"bytes", row.bytes}, {"count", row.count}});
     if (cuda) entry["mode"] = name(row.mode);
     entry.update({{"buffers", name(row.buffers)},
-                  {"algorithm", allfold::name(row.algorithm)},
+                  {"algorithm", row.algorithm_name},
                   {"chosen", row.chosen},
                   {"time_us", row.us},
                   {"min_us", row.min_us},
@@ -257,10 +295,13 @@ std::string Report::json() const {
         {{"algbw_gbs", row.algbw_gbs()}, {"busbw_gbs", row.busbw_gbs(world_size_)}, {"check", check_text(row)}});
     if (cuda) {
       entry["of_ceiling"] = of_ceiling(row);
+    } else if (ucx) {
+      entry["tcp_us"] = row.ceiling.tcp_us;
     } else {
       entry.update({{"copy_gbs", row.ceiling.copy_gbs}, {"add_gbs", row.ceiling.add_gbs}});
     }
     entry["peers_us"] = std::move(peers);
+    entry["peers_min_us"] = std::move(peers_min);
     if (!peers_cpu.empty()) entry["peers_cpu_us"] = std::move(peers_cpu);
     entry["ratio"] = row.ratio();
     out["rows"].push_back(std::move(entry));

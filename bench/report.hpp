@@ -17,16 +17,19 @@ namespace bench {
 /// Of a peer in a row, in the order of the plan's peers.
 struct PeerTime {
   double us = 0;  ///< 0: it cannot run the case
+  double min_us = 0;
   double cpu_us = 0;
 };
 
-/// One size, one mode, one kind of buffers, one algorithm.
+/// One collective, one size, one mode, one kind of buffers, one algorithm.
 struct Row {
+  Collective collective = Collective::all_reduce;
   std::size_t bytes = 0;
   std::size_t count = 0;
   Mode mode = Mode::calls;
   Buffers buffers = Buffers::symmetric;
-  allfold::Algorithm algorithm = allfold::Algorithm::none;
+  allfold::Algorithm algorithm = allfold::Algorithm::none;  ///< `none`: one over messages
+  std::string algorithm_name;
   bool chosen = false;  ///< by the selector
   /// Of one call: the median, the least and the most over batches, each the slowest rank's mean.
   double us = 0, min_us = 0, max_us = 0;
@@ -36,7 +39,8 @@ struct Row {
   std::vector<PeerTime> peers;
 
   double algbw_gbs() const { return static_cast<double>(bytes) / us * 1e-3; }
-  double busbw_gbs(int ranks) const { return algbw_gbs() * 2 * (ranks - 1) / ranks; }
+  /// What each rank moves if it moves no more than it must.
+  double busbw_gbs(int ranks) const;
   /// The fastest peer's time over this one's: above 1, allfold is faster. 0 without a peer.
   double ratio() const;
 };

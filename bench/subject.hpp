@@ -20,6 +20,7 @@ struct Case {
   Mode mode = Mode::calls;
   Buffers buffers = Buffers::symmetric;
   std::optional<allfold::Algorithm> algorithm{};  ///< nothing: the selector's choice
+  Collective collective = Collective::all_reduce;
 };
 
 /// Calls that are not timed, then batches of back-to-back calls.
@@ -35,11 +36,12 @@ struct Sample {
   double cpu_us = 0;
 };
 
-/// The machine's limit beside which a result stands: memory, each rank on its own core and all at once, GB/s of
-/// payload per rank. 0: not measured here.
+/// The machine's limit beside which a result stands. 0: not measured here. Memory: each rank on its own core and all
+/// at once, GB/s of payload per rank.
 struct Ceiling {
   double copy_gbs = 0;  ///< b = a: the faster of memcpy and streaming stores
   double add_gbs = 0;   ///< b += a
+  double tcp_us = 0;    ///< as many bytes from rank to rank over a TCP socket: half a ping-pong
 };
 
 /// One case at one size, ready to be repeated. Every member is collective.
@@ -47,8 +49,9 @@ class Trial {
  public:
   virtual ~Trial() = default;
 
-  /// What runs; `none` for a peer.
+  /// What runs; `none` for a peer, and for an algorithm over messages, which has a name alone.
   virtual allfold::Algorithm algorithm() const { return allfold::Algorithm::none; }
+  virtual std::string algorithm_name() const { return std::string(allfold::name(algorithm())); }
   /// Writes operands and makes one call: whether it gave the expected result, where the plan asks. Leaves operands
   /// fit for repeated calls: sums in place must not overflow.
   virtual bool start() = 0;
@@ -58,7 +61,7 @@ class Trial {
   virtual bool verify() { return true; }
 };
 
-/// A library that all-reduces: allfold, or a peer.
+/// A library of collectives: allfold, or a peer.
 class Subject {
  public:
   virtual ~Subject() = default;
@@ -70,6 +73,7 @@ class Subject {
   virtual std::string absent() const { return {}; }
   /// Null if it cannot run the case. Collective.
   virtual std::unique_ptr<Trial> trial(const Case& c, std::size_t count) = 0;
+  /// Collective.
   virtual Ceiling ceiling(std::size_t /*bytes*/) { return {}; }
 };
 

@@ -13,6 +13,7 @@
 #include "cuda/field.hpp"
 #include "host_subject.hpp"
 #include "mpi_subject.hpp"
+#include "ucx_subject.hpp"
 
 namespace bench {
 namespace {
@@ -24,12 +25,14 @@ class Sweep {
 
   void run() {
     if (report_ != nullptr) report_->print_head(field_);
-    for (const std::size_t bytes : plan_.sizes()) {
-      if (slowest({plan_.deadline.expired() ? 1.0 : 0.0})[0] > 0) {
-        if (report_ != nullptr) report_->stop(bytes);
-        return;
+    for (const Collective collective : plan_.collectives) {
+      for (const std::size_t bytes : plan_.sizes()) {
+        if (slowest({plan_.deadline.expired() ? 1.0 : 0.0})[0] > 0) {
+          if (report_ != nullptr) report_->stop(bytes);
+          return;
+        }
+        run_size(collective, bytes);
       }
-      run_size(bytes);
     }
   }
 
@@ -42,10 +45,10 @@ class Sweep {
     std::vector<double> us{}, cpu_us{};  ///< of each batch
   };
 
-  void run_size(std::size_t bytes);
-  std::vector<Contestant> contestants(std::size_t count);
+  void run_size(Collective collective, std::size_t bytes);
+  std::vector<Contestant> contestants(Collective collective, std::size_t count);
   /// The peers' in each mode of the plan, in the order of the plan.
-  std::vector<Contestant> peer_contestants(std::size_t count);
+  std::vector<Contestant> peer_contestants(Collective collective, std::size_t count);
   Contestant contestant(Subject& subject, const Case& how, std::size_t count);
   /// One turn; the last also says whether repeated calls leave the right result.
   void play(Contestant& c, bool last);
@@ -56,10 +59,7 @@ class Sweep {
   /// Calls of one batch, so that a row's batches fill its budget.
   long calibrate(Trial& trial);
   /// The slowest rank's of each. Collective.
-  std::vector<double> slowest(std::vector<double> us) {
-    comm_.all_reduce(us, allfold::max);
-    return us;
-  }
+  std::vector<double> slowest(std::vector<double> us) { return most_of(comm_, std::move(us)); }
 
   Comm& comm_;
   const Plan& plan_;
@@ -67,11 +67,11 @@ class Sweep {
   Report* report_;
 };
 
-void Sweep::run_size(std::size_t bytes) {
+void Sweep::run_size(Collective collective, std::size_t bytes) {
   const std::size_t count = bytes / plan_.element_bytes();
   const Ceiling ceiling = field_.own->ceiling(bytes);
-  std::vector<Contestant> cases = contestants(count);
-  std::vector<Contestant> peers = peer_contestants(count);
+  std::vector<Contestant> cases = contestants(collective, count);
+  std::vector<Contestant> peers = peer_contestants(collective, count);
   for (int round = 1; round <= plan_.rounds; ++round) {
     for (Contestant& c : cases) play(c, round == plan_.rounds);
     for (Contestant& peer : peers) play(peer, round == plan_.rounds);
@@ -85,13 +85,15 @@ void Sweep::run_size(std::size_t bytes) {
   for (const Contestant& c : cases) report(bytes, c, peers, ceiling);
 }
 
-std::vector<Sweep::Contestant> Sweep::contestants(std::size_t count) {
+std::vector<Sweep::Contestant> Sweep::contestants(Collective collective, std::size_t count) {
   std::vector<Contestant> cases;
   for (const Mode mode : plan_.modes) {
     for (const Buffers buffers : plan_.buffers) {
       std::vector<Case> hows;
-      for (const allfold::Algorithm algorithm : plan_.algorithms) hows.push_back({mode, buffers, algorithm});
-      if (hows.empty()) hows.push_back({mode, buffers, std::nullopt});
+      for (const allfold::Algorithm algorithm : plan_.algorithms) {
+        hows.push_back({mode, buffers, algorithm, collective});
+      }
+      if (hows.empty()) hows.push_back({mode, buffers, std::nullopt, collective});
       for (const Case& how : hows) {
         Contestant c = contestant(*field_.own, how, count);
         if (c.trial) cases.push_back(std::move(c));
@@ -101,10 +103,12 @@ std::vector<Sweep::Contestant> Sweep::contestants(std::size_t count) {
   return cases;
 }
 
-std::vector<Sweep::Contestant> Sweep::peer_contestants(std::size_t count) {
+std::vector<Sweep::Contestant> Sweep::peer_contestants(Collective collective, std::size_t count) {
   std::vector<Contestant> peers;
   for (const Mode mode : plan_.modes) {
-    for (const std::unique_ptr<Subject>& peer : field_.peers) peers.push_back(contestant(*peer, {mode}, count));
+    for (const std::unique_ptr<Subject>& peer : field_.peers) {
+      peers.push_back(contestant(*peer, {.mode = mode, .collective = collective}, count));
+    }
   }
   return peers;
 }
@@ -137,14 +141,18 @@ void Sweep::report(std::size_t bytes, const Contestant& c, const std::vector<Con
   if (report_ == nullptr) return;
   std::vector<PeerTime> times;
   for (const Contestant& peer : peers) {
-    if (peer.how.mode == c.how.mode) times.push_back({.us = median(peer.us), .cpu_us = median(peer.cpu_us)});
+    if (peer.how.mode != c.how.mode) continue;
+    const double least = peer.us.empty() ? 0 : *std::min_element(peer.us.begin(), peer.us.end());
+    times.push_back({.us = median(peer.us), .min_us = least, .cpu_us = median(peer.cpu_us)});
   }
   const auto [least, most] = std::minmax_element(c.us.begin(), c.us.end());
-  report_->add({.bytes = bytes,
+  report_->add({.collective = c.how.collective,
+                .bytes = bytes,
                 .count = bytes / plan_.element_bytes(),
                 .mode = c.how.mode,
                 .buffers = c.how.buffers,
                 .algorithm = c.trial->algorithm(),
+                .algorithm_name = c.trial->algorithm_name(),
                 .chosen = !c.how.algorithm,
                 .us = median(c.us),
                 .min_us = *least,
@@ -171,8 +179,11 @@ long Sweep::calibrate(Trial& trial) {
   return fitting(plan_.budget_ms * 1000 / (plan_.rounds * plan_.batches), us);
 }
 
-Field host_field(Comm& comm, const Plan& plan, Turns& turns) {
-  Field field{.own = make_host_subject(comm, plan), .peers = {}};
+Field host_field(const allfold::Environment& environment, const Plan& plan, Comm& comm, allfold::TcpStore& store,
+                 Turns& turns) {
+  const bool ucx = plan.transport == Transport::ucx;
+  Field field{.own = ucx ? make_ucx_subject(environment, plan, comm, store) : make_host_subject(comm, plan),
+              .peers = {}};
   for (std::size_t i = 0; i < turns.peer_count(); ++i) {
     field.peers.push_back(std::make_unique<MpiSubject>(turns, i, plan, comm.rank()));
   }
@@ -187,7 +198,8 @@ void sweep(const allfold::Environment& environment, const Plan& plan, Turns& tur
   auto comm =
       Comm::create(environment, store, plan.device == Device::host ? selector_of(plan) : allfold::TunedSelector());
   Sweep(comm, plan,
-        plan.device == Device::host ? host_field(comm, plan, turns) : cuda_field(environment, plan, comm, store),
+        plan.device == Device::host ? host_field(environment, plan, comm, store, turns)
+                                    : cuda_field(environment, plan, comm, store),
         report)
       .run();
 }

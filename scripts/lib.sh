@@ -36,6 +36,7 @@ missing_optional() {
   has_header fmt/format.h || echo libfmt-dev
   has_header zlib.h || echo zlib1g-dev
   has_header ucp/api/ucp.h || echo libucx-dev
+  { has ip && has tc; } || echo iproute2
 }
 
 # as_root <command>: with the rights that apt-get needs.

@@ -95,14 +95,15 @@ class Rank {
         gather_(store_, environment.job, allfold::Where("create", environment.rank, environment.world_size),
                 environment.rank, environment.world_size, deadline_),
         meeting_("create", environment.rank, environment.world_size, deadline_, gather_),
-        link_(meeting_, meeting_.all_gather("identities", allfold::host_identity()), {}) {}
+        worker_(meeting_, false),
+        link_(worker_, meeting_, meeting_.all_gather("identities", allfold::host_identity()), {}) {}
 
   int rank() const { return link_.rank(); }
   int world_size() const { return link_.world_size(); }
 
   template <class Body>
   void run(Body&& body) {
-    allfold::UcxEndpoint e(link_, {.operation = "bench", .sequence = sequence_++});
+    allfold::UcxEndpoint e(link_, allfold::CollectiveId{.operation = "bench", .sequence = sequence_++});
     allfold::Task<bool> task = body(e);
     e.drive(task, deadline_);
   }
@@ -132,6 +133,7 @@ class Rank {
   allfold::TcpStore store_;
   allfold::StoreGather gather_;
   allfold::Meeting meeting_;
+  allfold::UcxWorker worker_;
   allfold::UcxLink link_;
   std::uint32_t sequence_ = 0;
 };

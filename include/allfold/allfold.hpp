@@ -4,6 +4,8 @@
 /// allfold: collectives for C++ programs. This is the whole of it for CPU ranks; programs compiled by nvcc include
 /// allfold.cuh.
 
+#include <type_traits>
+
 #include <allfold/communicator.hpp>
 #include <allfold/op/operators.hpp>
 #include <allfold/policy/pick.hpp>
@@ -18,6 +20,7 @@
 #include <allfold/store/prefix.hpp>
 #include <allfold/store/tcp.hpp>
 #include <allfold/topology/fixed.hpp>
+#include <allfold/trace/json_tracer.hpp>
 #include <allfold/trace/null_tracer.hpp>
 #include <allfold/transport/shm.hpp>
 #include <allfold/version.hpp>
@@ -38,8 +41,20 @@ struct CommunicatorOf {
 template <class... Ps>
   requires(valid_pack<Ps...>)
 struct CommunicatorOf<Ps...> {
-  using type = BasicCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, ShmTransport, Ps...>,
-                                 pick_t<topology_tag, FixedTopology, Ps...>, pick_t<selector_tag, TunedSelector, Ps...>,
+  using Transport = pick_t<transport_tag, ShmTransport, Ps...>;
+  using Selector = pick_t<selector_tag, TunedSelector, Ps...>;
+  static_assert(symmetric_transport_policy<Transport>,
+                "allfold: this transport moves messages, and the communicator that does is not included; include "
+                "<allfold/ucx.hpp>");
+  static_assert(symmetric_selector_policy<Selector>,
+                "allfold: this selector chooses motions of messages, and the transport shares memory; choose "
+                "TunedSelector, ThresholdSelector, FixedSelector, or one with the members that "
+                "allfold::symmetric_selector_policy asks for");
+  // In place of what was refused, the default: so the refusal is the only error.
+  using type = BasicCommunicator<pick_t<store_tag, TcpStore, Ps...>,
+                                 std::conditional_t<symmetric_transport_policy<Transport>, Transport, ShmTransport>,
+                                 pick_t<topology_tag, FixedTopology, Ps...>,
+                                 std::conditional_t<symmetric_selector_policy<Selector>, Selector, TunedSelector>,
                                  pick_t<tracer_tag, NullTracer, Ps...>>;
 };
 

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -20,6 +21,7 @@
 #include <allfold/failure_report.hpp>
 #include <allfold/op/reduction.hpp>
 #include <allfold/policy/pick.hpp>
+#include <allfold/policy/tracer.hpp>
 #include <allfold/rendezvous.hpp>
 #include <allfold/session.hpp>
 #include <allfold/symmetric_buffer.hpp>
@@ -267,6 +269,7 @@ class BasicCommunicator {
   }
 
   void find_peers(Meeting& meeting) {
+    open_tracer(tracer_, rank(), world_size());
     Introduction introduction{.identity = transport_.identity(),
                               .buffer_bytes = options().buffer_bytes,
                               .world_size = world_size(),
@@ -430,25 +433,20 @@ class BasicCommunicator {
   template <class Launch>
   void run(const Where& where, const CallRecord& record, const CallOptions& options, Launch&& launch,
            std::size_t element_bytes) {
-    TraceEvent event;
-    if constexpr (Tracer::enabled) event.begin = Clock::now();
-    const std::optional<Failure> failure = launch();
-    if constexpr (Tracer::enabled) {
-      event.end = Clock::now();
-      event.operation = name(record.operation);
-      event.type = record.type_name;
-      event.reduction = record.reduction_name;
-      event.count = record.count;
-      event.bytes = record.count * element_bytes;
-      event.algorithm = record.algorithm;
-      event.rank = rank();
-      event.world_size = world_size();
-      event.channel = options.channel;
-      event.sequence = transport_.channel(options.channel).sequence();
-      event.failed = failure.has_value();
-      tracer_.record(event);
+    if constexpr (!Tracer::enabled) {
+      if (const std::optional<Failure> failure = launch()) fail(where, *failure);
+    } else {
+      const std::uint32_t earlier = transport_.channel(options.channel).sequence();
+      TraceEvent event = trace_event(session_, record, options.channel, earlier + 1, element_bytes);
+      begin_trace(tracer_, event);
+      try {
+        if (const std::optional<Failure> failure = launch()) fail(where, *failure);
+      } catch (const std::exception& error) {
+        end_trace(tracer_, event, error.what());
+        throw;
+      }
+      end_trace(tracer_, event);
     }
-    if (failure) fail(where, *failure);
   }
 
   auto& channel_of(const Where& where, const CallOptions& options) {

@@ -110,7 +110,7 @@ class MessageCommunicator {
   }
 
   /// all_reduce of several buffers in place, in one operation: many short ones cost what one costs.
-  /// Shape: buffers: any number of [count_i] elements of T.   Collective: every rank, same counts, T and operator.
+  /// Shape: buffers: any number of [count_i] elements of T, disjoint.   Collective: every rank, same counts, T and operator.
   template <element T, class Op>
   Work all_reduce_coalesced(std::span<const std::span<T>> buffers, Op op, const CallOptions& options = {}) {
     const Where where = state_->where("all_reduce_coalesced");
@@ -120,12 +120,13 @@ class MessageCommunicator {
     std::size_t count = 0;
     for (const std::span<T> each : buffers) {
       const Extent extent = Extent::of(each.data(), each.size());
-      check_extents(where, extent, {}, true);
+      check_extents(where, {}, extent);
       if constexpr (State::has_memory_kinds) extents.push_back(extent);
       pieces.push_back({each.data(), each.data(), each.size()});
       counts.push_back(each.size());
       count += each.size();
     }
+    check_disjoint(where, buffers);
     const AllReduceMotion motion = state_->selector().all_reduce(state_->template query<Op, T>(count, options));
     return reduction<Op, T>(where,
                             {.operation = Operation::all_reduce_coalesced,
@@ -151,6 +152,8 @@ class MessageCommunicator {
     if (is_root) {
       check_count(where, "output", a.out_count, a.count, "as many as the input");
       check_extents(where, a.input(), a.output(), a.in == a.out);
+    } else {
+      check_extents(where, a.input(), {});
     }
     const ReduceMotion motion = state_->selector().reduce(state_->template query<Op, T>(a.count, options));
     return reduction<Op, T>(
@@ -307,6 +310,8 @@ class MessageCommunicator {
     if (is_root) {
       check_count(where, "output", a.out_count, a.count * ranks(), "the input's for each rank");
       check_extents(where, a.input(), a.output(), a.in == a.out + index(rank()) * a.count);
+    } else {
+      check_extents(where, a.input(), {});
     }
     const std::size_t each = a.count * sizeof(T);
     return motion_of<T>(where, {.operation = Operation::gather, .count = a.count, .root = options.root}, options,
@@ -328,7 +333,7 @@ class MessageCommunicator {
     const bool is_root = options.root == rank();
     Splits splits = is_root ? Splits(where, "output", counts, a.out_count) : Splits::own(where, a.count);
     check_count(where, "input", a.count, splits.of(rank()), "this rank's count");
-    if (is_root) check_extents(where, a.input(), a.output(), a.in == a.out + splits.parts().of(rank()).begin);
+    check_extents(where, a.input(), is_root ? a.output() : Extent(), a.in == a.out + splits.parts().of(rank()).begin);
     return motion_of<T>(where, {.operation = Operation::gather_v, .root = options.root}, options,
                         is_root ? a.with_splits({}, counts) : a.without_output(),
                         [a, splits = std::move(splits), root = options.root](E& e) {
@@ -349,6 +354,8 @@ class MessageCommunicator {
     if (is_root) {
       check_count(where, "input", a.count, a.out_count * ranks(), "the output's for each rank");
       check_extents(where, a.input(), a.output(), a.in + index(rank()) * a.out_count == a.out);
+    } else {
+      check_extents(where, {}, a.output());
     }
     const std::size_t each = a.out_count * sizeof(T);
     return motion_of<T>(where, {.operation = Operation::scatter, .count = a.out_count, .root = options.root}, options,
@@ -369,7 +376,7 @@ class MessageCommunicator {
     const bool is_root = options.root == rank();
     Splits splits = is_root ? Splits(where, "input", counts, a.count) : Splits::own(where, a.out_count);
     check_count(where, "output", a.out_count, splits.of(rank()), "this rank's count");
-    if (is_root) check_extents(where, a.input(), a.output(), a.in + splits.parts().of(rank()).begin == a.out);
+    check_extents(where, is_root ? a.input() : Extent(), a.output(), a.in + splits.parts().of(rank()).begin == a.out);
     return motion_of<T>(where, {.operation = Operation::scatter_v, .root = options.root}, options,
                         is_root ? a.with_splits(counts, {}) : a.without_input(),
                         [a, splits = std::move(splits), root = options.root](E& e) {
@@ -383,7 +390,7 @@ class MessageCommunicator {
                            [](E& e) { return message::barrier_dissemination(e); });
   }
 
-  /// Sends a message to rank `to`, which receives it with the same CallOptions::tag. Messages between two ranks with one
+  /// Sends a message to rank `to`, which receives it with the same CallOptions::tag; messages have no channel. Messages between two ranks with one
   /// tag arrive in the order they were sent. Over when `data` may be changed, which may be before it is received.
   /// Shape: [count] elements of T.   A message to this rank itself needs a receive that was posted before.
   template <contiguous_elements Range>

@@ -16,6 +16,7 @@
 #include <allfold/memory/control_block.hpp>
 #include <allfold/policy/algorithm.hpp>
 #include <allfold/policy/options.hpp>
+#include <allfold/policy/tracer.hpp>
 #include <allfold/topology/detect.hpp>
 #include <allfold/topology/overrides.hpp>
 
@@ -101,14 +102,6 @@ inline void check_element_size(const Where& where, std::size_t element_bytes, st
                            ", half of the staging memory; try a larger Options::buffer_bytes, or smaller elements"});
 }
 
-/// How long a call may wait for its peers.
-inline Duration timeout_of(const Where& where, const CallOptions& call, const Options& options) {
-  const Duration timeout = call.timeout.value_or(options.timeout);
-  if (timeout > Duration::zero()) return timeout;
-  throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
-                           " ms; expected more than zero; leave it out for Options::timeout"});
-}
-
 /// The members of a group, as a mask.
 ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int> ranks, int world_size) {
   RankMask mask = 0;
@@ -125,6 +118,23 @@ ALLFOLD_COLD inline RankMask group_mask(const Where& where, std::span<const int>
         {"this rank is not in the group; expected only its members to call; try adding this rank, or not calling"});
   }
   return mask;
+}
+
+/// A call as a tracer is told of it. Its views are of `record`.
+inline TraceEvent trace_event(const Session& session, const CallRecord& record, int channel, std::uint32_t sequence,
+                              std::size_t element_bytes) noexcept {
+  TraceEvent event;
+  event.operation = name(record.operation);
+  event.type = record.type_name;
+  event.reduction = record.reduction_name;
+  if (record.operation == Operation::all_reduce) event.algorithm = name(record.algorithm);
+  event.count = record.count;
+  event.in_bytes = event.out_bytes = record.count * element_bytes;
+  event.rank = session.rank;
+  event.world_size = session.world_size;
+  event.channel = channel;
+  event.sequence = sequence;
+  return event;
 }
 
 [[noreturn]] ALLFOLD_COLD inline void throw_impossible(const Where& where, Algorithm algorithm, bool compiled,

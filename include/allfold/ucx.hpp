@@ -4,6 +4,8 @@
 /// allfold over UCX: UcxTransport, UcxThreadTransport and the communicator that they make. A program that includes it links
 /// allfold::ucx.
 
+#include <type_traits>
+
 #include <allfold/allfold.hpp>
 #include <allfold/message_communicator.hpp>
 #include <allfold/select/message_thresholds.hpp>
@@ -19,7 +21,9 @@ struct CommunicatorOf<Ps...> {
       message_selector_policy<Selector>,
       "allfold: this selector chooses among algorithms of symmetric memory, and the transport moves messages; "
       "choose MessageThresholds, or a selector with the members that allfold::message_selector_policy asks for");
-  using type = MessageCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, void, Ps...>, Selector,
+  // In place of what was refused, the default: so the refusal is the only error.
+  using type = MessageCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, void, Ps...>,
+                                   std::conditional_t<message_selector_policy<Selector>, Selector, MessageThresholds>,
                                    pick_t<tracer_tag, NullTracer, Ps...>>;
 };
 

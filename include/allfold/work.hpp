@@ -136,9 +136,7 @@ class Work {
 
   void wait_until(Deadline until) const {
     if (over()) return;
-    const Clock::time_point begin = Clock::now();
-    progress_->wait(*operation_, until);
-    operation_->report_wait(begin, Clock::now());
+    operation_->report_wait([&] { progress_->wait(*operation_, until); });
   }
 
   OperationRef operation_;

@@ -11,12 +11,13 @@ the refusal is known to come from the one mistake and not from a missing header.
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from scripting import Failure, main, run
+from scripting import Failure, main, run, skip
 
 EXPECT = "// expect: "
 CONTROL = "ALLFOLD_POSITIVE_CONTROL"
@@ -24,6 +25,20 @@ CONTROL = "ALLFOLD_POSITIVE_CONTROL"
 
 def is_nvcc(compiler):
     return Path(compiler).name.startswith("nvcc")
+
+
+def ucx_flags(compiler, flags, text):
+    """What a case that includes UCX's headers needs; skips where they are not there."""
+    if not re.search(r"^#include <allfold/(transport/)?ucx", text, re.MULTILINE):
+        return []
+    found = run(["pkg-config", "--cflags", "ucx"]) if shutil.which("pkg-config") else (1, "")
+    more = found[1].split() if found[0] == 0 else []
+    with tempfile.TemporaryDirectory() as directory:
+        probe = Path(directory) / "probe.cpp"
+        probe.write_text("#include <ucp/api/ucp.h>\n", encoding="utf-8")
+        if run([compiler, *flags, *more, "-std=c++20", "-fsyntax-only", probe])[0] != 0:
+            skip("UCX's headers were not found (Debian and Ubuntu: libucx-dev)")
+    return more
 
 
 def compilation(compiler, flags, include_dir, case, directory):
@@ -44,6 +59,7 @@ def check(include_dir, case, compiler, flags):
     if not re.search(rf"^[ \t]*#[ \t]*(ifdef|ifndef|if|elif)\b.*\b{CONTROL}\b", text, re.MULTILINE):
         raise Failure(f"{case}: there is no `#ifdef {CONTROL}`, so no corrected program stands beside the mistake")
 
+    flags = [*flags, *ucx_flags(compiler, flags, text)]
     with tempfile.TemporaryDirectory() as directory:
         command = compilation(compiler, flags, include_dir, case, directory)
         status, output = run(command + [f"-D{CONTROL}"])

@@ -399,6 +399,32 @@ TEST_CASE("a communicator may be destroyed while its calls are under way") {
   });
 }
 
+// The host can say nothing, for the call was enqueued in time: its kernel learns that the communicator has ended, and
+// tells so where all ranks of the process look. Ranks that shared a GPU would wait for each other's streams.
+TEST_CASE("a rank that is a thread may go before another's kernel has begun") {
+  NEEDS_GPU();
+  if (allfold_test::usable_gpus() < 2) SKIP_CASE("there is one GPU, and this case wants one per rank");
+  allfold_test::over_gpu_threads({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    constexpr std::size_t gone = 0;  // word of the host: rank 0 has destroyed its communicator
+    allfold_test::DeviceField<int> word(1);
+    allfold_test::DeviceField<float> field(100);
+    {
+      Plain comm = Plain::create(environment, allfold_test::gpu_options());
+      if (environment.rank == 1) {
+        const auto until_gone = [](void* host) { static_cast<allfold_test::HostMeeting*>(host)->wait_until(gone, 1); };
+        EXPECT_CUDA(cudaLaunchHostFunc(gpu.stream(), until_gone, &gpu.host()));
+      }
+      gpu.meet();
+      comm.all_reduce(field.span(), allfold::sum, {.stream = gpu.stream(), .timeout = 300ms});
+      gpu.synchronize();
+      allfold_test::expect_contains(EXPECT_THROWS_AS(comm.status(), allfold::TimeoutError), {"all_reduce"});
+    }
+    gpu.host().store(gone, 1);
+    expect_cuda_lives(gpu, word.data());
+    gpu.meet();
+  });
+}
+
 TEST_CASE("a failed communicator may be destroyed, with its buffers and without") {
   NEEDS_GPU();
   allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {

@@ -154,13 +154,23 @@ struct Diary {
   struct Entry {
     std::string operation;
     std::size_t bytes;
-    allfold::Algorithm algorithm;
-    bool failed;
+    std::string algorithm;
+    std::uint32_t sequence;
+    std::string error;
   };
   std::vector<Entry> entries;
+  std::vector<int> opened;
+  std::uint64_t begun = 0;
+  void open(int rank, int world_size) { opened = {rank, world_size}; }
+  std::uint64_t begin(const allfold::TraceEvent&) { return ++begun; }
   void record(const allfold::TraceEvent& event) {
+    EXPECT(event.kind == allfold::TraceKind::operation);
     EXPECT(event.end >= event.begin);
-    entries.push_back({std::string(event.operation), event.bytes, event.algorithm, event.failed});
+    EXPECT(event.mark == begun);
+    EXPECT(event.failed == !event.error.empty());
+    EXPECT(event.in_bytes == event.out_bytes);
+    entries.push_back({std::string(event.operation), event.in_bytes, std::string(event.algorithm), event.sequence,
+                       std::string(event.error)});
   }
 };
 
@@ -226,10 +236,52 @@ TEST_CASE("a foreign selector and a foreign tracer, whatever their order") {
     EXPECT(entries.size() == 3);
     EXPECT(entries[0].operation == "all_reduce");
     EXPECT(entries[0].bytes == 12);
-    EXPECT(entries[0].algorithm == allfold::Algorithm::one_shot_packet);
-    EXPECT(entries[1].algorithm == allfold::Algorithm::none);
+    EXPECT(entries[0].algorithm == "one_shot_packet");
+    EXPECT(entries[1].algorithm == "none");
     EXPECT(entries[2].operation == "barrier");
-    EXPECT(!entries[2].failed);
+    EXPECT(entries[2].algorithm.empty());
+    EXPECT(entries[2].sequence == 3);
+    EXPECT(entries[2].error.empty());
+    EXPECT(comm.tracer().opened == std::vector<int>({comm.rank(), comm.world_size()}));
+  });
+}
+
+TEST_CASE("a tracer is told why a call failed") {
+  over_ranks({2}, [](const allfold::Environment& environment) {
+    auto comm = allfold::Communicator<Diary>::create(environment);
+    comm.barrier();
+    std::string said;
+    if (environment.rank == 0) {
+      said = EXPECT_THROWS_AS(comm.barrier(), allfold::MismatchError);
+    } else {
+      std::vector<int> data(4);
+      said = EXPECT_THROWS_AS(comm.all_reduce(data, allfold::sum), allfold::MismatchError);
+    }
+    const auto& entries = comm.tracer().entries;
+    EXPECT(entries.size() == 2);
+    EXPECT(entries[1].sequence == 2);
+    EXPECT(entries[1].error == said);
+    // What was refused never started, so it is no event.
+    EXPECT_THROWS_AS(comm.barrier(), allfold::MismatchError);
+    EXPECT(entries.size() == 2);
+  });
+}
+
+/// A tracer that cannot work on rank 1.
+struct Mute {
+  using policy_category = allfold::tracer_tag;
+  static constexpr bool enabled = true;
+  void open(int rank, int) {
+    if (rank == 1) throw allfold::UsageError("mute", {"no voice"});
+  }
+  void record(const allfold::TraceEvent&) {}
+};
+
+TEST_CASE("where a tracer cannot be opened, every rank is told by create") {
+  over_ranks({2}, [](const allfold::Environment& environment) {
+    const auto attempt = allfold::Communicator<Mute>::try_create(environment);
+    EXPECT(!attempt);
+    allfold_test::expect_contains(attempt.reason(), {"no voice"});
   });
 }
 

@@ -21,21 +21,22 @@ namespace allfold_test {
 /// One rank's link to the others, which it met at a TcpStore.
 class UcxRank {
  public:
-  /// `ways`: UCX_TLS; empty: UCX's own choice.
+  /// `ways`: UCX_TLS; empty: UCX's own choice. `timeout` is that of its calls.
   explicit UcxRank(const allfold::Environment& environment, std::string_view ways,
-                   allfold::Duration timeout = std::chrono::seconds(20))
+                   allfold::Duration timeout = std::chrono::seconds(20),
+                   allfold::Duration rendezvous_timeout = std::chrono::seconds(20))
       : timeout_(timeout) {
     ways.empty() ? ::unsetenv("UCX_TLS") : ::setenv("UCX_TLS", std::string(ways).c_str(), 1);
-    const allfold::Deadline deadline = allfold::Deadline::after(std::chrono::seconds(20));
+    const allfold::Deadline deadline = allfold::Deadline::after(rendezvous_timeout);
     store_.emplace(allfold::TcpStore::connect(environment, deadline));
     const allfold::Where where("create", environment.rank, environment.world_size);
     allfold::StoreGather gather(*store_, environment.job, where, environment.rank, environment.world_size, deadline);
-    allfold::Meeting meeting("create", environment.rank, environment.world_size, deadline, gather);
-    const std::vector<allfold::Identity> ranks = meeting.all_gather("identities", allfold::host_identity());
-    worker_.emplace(meeting, false);
-    link_.emplace(*worker_, meeting, ranks, allfold::UcxLink::Options{});
-    // With all connections up, and the store no longer needed by anybody.
-    meeting.barrier("all ranks are ready");
+    allfold::in_meeting(where, gather, deadline, environment.rank == 0, [&](allfold::Meeting& meeting) {
+      const std::vector<allfold::Identity> ranks = meeting.all_gather("identities", allfold::host_identity());
+      worker_.emplace(meeting, false);
+      link_.emplace(*worker_, meeting, ranks, allfold::UcxLink::Options{});
+    });
+    // The store is no longer needed by anybody then.
     barrier();
   }
 

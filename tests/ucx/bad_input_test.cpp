@@ -139,10 +139,12 @@ TEST_CASE("a message of another type or size is no message for its receiver") {
   });
   all_differ(false, [](auto& comm) {
     if (comm.rank() == 0) comm.send(std::vector<int>(3), 1);
-    if (comm.rank() == 1) {
+    if (comm.rank() == 0) return comm.barrier().wait();
+    try {
       comm.receive(std::vector<int>(4), 0);
-    } else {
-      comm.barrier();
+    } catch (const MismatchError& error) {
+      expect_contains(error.what(), {"rank 0 sent a message of 12 bytes; expected 16"});
+      throw;
     }
   });
 }
@@ -189,4 +191,40 @@ TEST_CASE("options are read from the environment, strictly") {
     comm.barrier();
   });
   ::unsetenv("ALLFOLD_BLOCKING_WAIT");
+}
+
+TEST_CASE("a refused call counts for nothing, and null is refused of every rank") {
+  over_ucx({2}, [](auto& comm) {
+    std::vector<int> data(4);
+    if (comm.rank() == 0) {
+      EXPECT_THROWS_AS(comm.barrier({.timeout = 0s}), UsageError);
+      EXPECT_THROWS_AS(comm.send(data, 1, {.timeout = -1s}), UsageError);
+    }
+    comm.barrier();
+    const std::span<int> nowhere(static_cast<int*>(nullptr), 4);
+    const Counts counts{4, 4};
+    const auto refused = [](const std::string& message) { expect_contains(message, {"is null"}); };
+    const int root = 1 - comm.rank();
+    refused(EXPECT_THROWS_AS(comm.reduce(nowhere, nowhere, allfold::sum, {.root = root}), UsageError));
+    refused(EXPECT_THROWS_AS(comm.gather(nowhere, nowhere, {.root = root}), UsageError));
+    refused(EXPECT_THROWS_AS(comm.gather_v(nowhere, nowhere, counts, {.root = root}), UsageError));
+    refused(EXPECT_THROWS_AS(comm.scatter(nowhere, nowhere, {.root = root}), UsageError));
+    refused(EXPECT_THROWS_AS(comm.scatter_v(nowhere, counts, nowhere, {.root = root}), UsageError));
+    const std::span<int> all(data);
+    const std::span<int> twice[] = {all.first(3), all.last(2)};
+    const std::span<const std::span<int>> overlapping(twice);
+    expect_contains(EXPECT_THROWS_AS(comm.all_reduce_coalesced(overlapping, allfold::sum), UsageError), {"overlap"});
+    // An empty part may lie anywhere.
+    comm.all_gather_v(all.subspan(2, comm.rank() == 0 ? 0 : 4 - 2), std::vector<int>(2), Counts{0, 2});
+    comm.barrier();
+  });
+}
+
+TEST_CASE("more channels than tags tell apart are refused") {
+  allfold_test::over_processes({1}, [](const allfold::Environment& environment) {
+    const auto create = [&] {
+      allfold::Communicator<allfold::UcxTransport>::create(environment, allfold::Options{.channels = 64});
+    };
+    expect_contains(EXPECT_THROWS_AS(create(), UsageError), {"channels is 64", "1 to 63"});
+  });
 }

@@ -28,8 +28,8 @@ struct StopsRankOne {
 }  // namespace
 
 TEST_CASE("a healthy world passes") {
-  allfold_test::over_ucx(
-      {1, 2, 3}, [](auto& comm) { comm.barrier(); }, {.health_check = true, .health_check_timeout = 10s});
+  allfold_test::over_ucx({1, 2, 3}, [](auto& comm) { comm.barrier(); },
+                         {.health_check = true, .health_check_timeout = 10s});
 }
 
 TEST_CASE("a rank that does not answer is named, within the deadline") {

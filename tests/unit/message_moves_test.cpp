@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,14 @@ struct Buffers {
 };
 
 constexpr std::size_t sizes[] = {0, 1, 7, 300};
+
+/// Few ranks have sizes besides that are cut into an even and an odd number of pieces.
+std::vector<std::size_t> sizes_for(int world_size) {
+  std::vector<std::size_t> all(std::begin(sizes), std::end(sizes));
+  if (world_size <= 4) all.insert(all.end(), {2 * allfold::piece_bytes, 2 * allfold::piece_bytes + 5});
+  if (world_size == 2) all.push_back(33 * allfold::piece_bytes);
+  return all;
+}
 
 /// Runs `body` on networks of every kind and of every world size: `body(network, world_size, what)`.
 template <class Body>
@@ -104,7 +113,7 @@ TEST_CASE("barrier: nobody leaves before the last has come") {
 TEST_CASE("broadcast: every rank gets the root's bytes") {
   on_networks("broadcast", [](SimulatedNetwork& network, int world_size, const std::string& what) {
     for (const allfold::BroadcastMotion motion : allfold::broadcast_motions) {
-      for (const std::size_t bytes : sizes) {
+      for (const std::size_t bytes : sizes_for(world_size)) {
         const int root = static_cast<int>(bytes) % world_size;
         std::vector<Buffers> data(n(world_size), Buffers(bytes, 0));
         fill(data[n(root)].in, 0, bytes, root, 0);
@@ -121,7 +130,7 @@ TEST_CASE("broadcast: every rank gets the root's bytes") {
 TEST_CASE("all_gather: every rank gets every rank's part, in place or not") {
   on_networks("all_gather", [](SimulatedNetwork& network, int world_size, const std::string& what) {
     for (const allfold::AllGatherMotion motion : allfold::all_gather_motions) {
-      for (const std::size_t each : sizes) {
+      for (const std::size_t each : sizes_for(world_size)) {
         const bool in_place = each == 7;
         std::vector<Buffers> data(n(world_size), Buffers(each, each * n(world_size)));
         for (int r = 0; r < world_size; ++r) {
@@ -172,7 +181,7 @@ TEST_CASE("all_gather_v: parts of any size go where the lists say, and nothing e
 TEST_CASE("all_to_all: part r of rank s becomes part s of rank r, in place or not") {
   on_networks("all_to_all", [](SimulatedNetwork& network, int world_size, const std::string& what) {
     for (const allfold::AllToAllMotion motion : allfold::all_to_all_motions) {
-      for (const std::size_t each : sizes) {
+      for (const std::size_t each : sizes_for(world_size)) {
         const bool in_place = each != 7;
         std::vector<Buffers> data(n(world_size), Buffers(each * n(world_size), each * n(world_size)));
         for (int r = 0; r < world_size; ++r) {

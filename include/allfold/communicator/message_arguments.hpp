@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -40,9 +41,21 @@ inline void check_extents(const Where& where, const Extent& in, const Extent& ou
   }
   const auto a = reinterpret_cast<std::uintptr_t>(in.data);
   const auto b = reinterpret_cast<std::uintptr_t>(out.data);
-  if (in_place || a >= b + out.bytes || b >= a + in.bytes) return;
+  if (in_place || in.bytes == 0 || out.bytes == 0 || a >= b + out.bytes || b >= a + in.bytes) return;
   throw UsageError(where, {"input and output overlap; expected disjoint buffers, or in place: the same buffer, or this "
                            "rank's own part of the larger one; try a copy of the input"});
+}
+
+/// Throws UsageError if two of the buffers share memory.
+template <class T>
+void check_disjoint(const Where& where, std::span<const std::span<T>> buffers) {
+  std::vector<std::span<T>> sorted(buffers.begin(), buffers.end());
+  std::erase_if(sorted, [](std::span<T> each) { return each.empty(); });
+  std::sort(sorted.begin(), sorted.end(), [](std::span<T> a, std::span<T> b) { return a.data() < b.data(); });
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i].data() >= sorted[i - 1].data() + sorted[i - 1].size()) continue;
+    throw UsageError(where, {"two of the buffers overlap; expected disjoint ones; leave out what is there twice"});
+  }
 }
 
 /// Throws UsageError unless `got` elements are what the call needs.

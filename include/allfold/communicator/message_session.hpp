@@ -29,6 +29,7 @@
 #include <allfold/op/reduction.hpp>
 #include <allfold/policy/message_options.hpp>
 #include <allfold/policy/selector.hpp>
+#include <allfold/policy/topology.hpp>
 #include <allfold/policy/tracer.hpp>
 #include <allfold/policy/transport.hpp>
 #include <allfold/rendezvous.hpp>
@@ -59,6 +60,10 @@ class MessageSession {
     check_environment(environment, Transport::name, Transport::max_world_size);
     const Where where("create", environment.rank, environment.world_size);
     check_options(where, options);
+    if (options.channels > Transport::max_channels) {
+      throw UsageError(where, {"Options::channels is ", options.channels, "; expected 1 to ", Transport::max_channels,
+                               ", which is what the transport \"", Transport::name, "\" tells apart"});
+    }
     const Deadline deadline = Deadline::after(options.rendezvous_timeout);
     auto session = std::shared_ptr<MessageSession>(new MessageSession(
         environment, options, message_options, deadline,
@@ -115,13 +120,16 @@ class MessageSession {
       throw UsageError(where, {"channel ", options.channel, " does not exist; expected 0 to ", options_.channels - 1,
                                "; ask for more with Options::channels"});
     }
-    const std::uint32_t sequence = sequences_[static_cast<std::size_t>(options.channel)]++;
+    const Duration timeout = timeout_of(where, options, options_);  // before the call counts
+    check_wait(where, record.operation, options);
+    const std::uint32_t sequence = ++sequences_[static_cast<std::size_t>(options.channel)];
     const CollectiveId id{where.operation(), options.channel, sequence,
                           message_options_.check_calls ? 0 : record.message_hash()};
-    if (!message_options_.check_calls) return begin(where, E(link(), id), sequence, record, options, traffic, body);
+    if (!message_options_.check_calls)
+      return begin(where, E(link(), id), sequence, record, options, timeout, traffic, body);
     message::Claim claim{.hash = record.hash(), .memory = static_cast<std::uint64_t>(record.memory), .text = {}};
     copy_name(claim.text, record.text());
-    return begin(where, E(link(), id), sequence, record, options, traffic,
+    return begin(where, E(link(), id), sequence, record, options, timeout, traffic,
                  [claim, where, body = std::move(body)](E& e, int& source) {
                    return message::after_agreement(e, claim, where, body(e, source));
                  });
@@ -133,10 +141,13 @@ class MessageSession {
                Body body) {
     enter(where);
     find_kind(where, record, traffic);
+    const Duration timeout = timeout_of(where, options, options_);
+    check_wait(where, record.operation, options);
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.message_type()};
-    const Work work = begin(where, E(link(), id), messages_++, record, options, traffic, std::move(body), peer);
+    const Work work =
+        begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
       if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
       own_messages_.push_back({work, options.tag, to_itself});
@@ -237,6 +248,7 @@ class MessageSession {
   }
 
   void find_peers(Meeting& meeting) {
+    open_tracer(tracer_, rank_, world_size_);
     Introduction introduction{.identity = transport_.identity(),
                               .buffer_bytes = options_.buffer_bytes,
                               .world_size = world_size_,
@@ -252,36 +264,45 @@ class MessageSession {
     transport_.connect(meeting, identities, message_options_);
   }
 
-  Duration timeout_of(const Where& where, const CallOptions& call) const {
-    const Duration timeout = call.timeout.value_or(options_.timeout);
-    if (timeout > Duration::zero()) return timeout;
-    throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
-                             " ms; expected more than zero; leave it out for Options::timeout"});
+  bool is_awaited(Operation operation, const CallOptions& options) const noexcept {
+    return !options.async || message_options_.blocking_wait.contains(operation);
+  }
+
+  void check_wait(const Where& where, Operation operation, const CallOptions& options) {
+    if (!is_awaited(operation, options) || transport_.progress().may_wait()) return;
+    throw UsageError(where, {"a coroutine that goes on where progress is made would wait for itself; expected an ",
+                             "operation that is awaited there; give it {.async = true} and use co_await"});
   }
 
   template <class Body>
   Work begin(const Where& where, E endpoint, std::uint32_t sequence, const MessageRecord& record,
-             const CallOptions& options, const Traffic& traffic, Body body, int peer = -1) {
-    const Duration timeout = timeout_of(where, options);
+             const CallOptions& options, Duration timeout, const Traffic& traffic, Body body, int peer = -1) {
     endpoint.set_timeout(timeout);
     if constexpr (has_memory_kinds) endpoint.take_input(where, record.memory, options.stream);
-    const bool waits = !options.async || message_options_.blocking_wait.contains(record.operation);
+    const bool waits = is_awaited(record.operation, options);
     const auto post = [&](auto report) {
       using Call = MessageCall<E, Body, decltype(report)>;
       OperationRef operation(
           new Call(sequence, traffic.result, std::move(endpoint), std::move(body), std::move(report)));
       transport_.progress().post(operation, Deadline::after(timeout));
+      if (waits) transport_.progress().wait(*operation, Deadline(Clock::time_point::max()));
       return Work(std::move(operation), transport_.progress(), where, Transport::progress_type::has_thread,
                   message_options_.futures);
     };
     Work work = [&] {
       if constexpr (Tracer::enabled) {
-        return post(TracedCall<Tracer>(tracer_, record, traffic, where, options.channel, sequence, peer, options.tag));
+        TraceEvent event = trace_event(where, record, traffic);
+        const bool is_message = record.operation == Operation::send || record.operation == Operation::receive;
+        event.peer = peer;
+        event.tag = is_message ? options.tag : -1;
+        event.channel = is_message ? -1 : options.channel;
+        event.sequence = sequence;
+        return post(TracedCall<Tracer>(tracer_, event));
       } else {
         return post(NoReport{});
       }
     }();
-    if (waits) work.wait();
+    if (waits) work.wait();  // is over: throws what it ended with
     return work;
   }
 

@@ -23,6 +23,7 @@ namespace allfold {
 template <int World, bool Brief = false>
 class CudaLane {
   static constexpr int Most = World != 0 ? World : max_window_ranks;
+  static constexpr bool keeps_own = Brief && World == 2;
 
  public:
   /// `lanes`: of the block, a multiple of 32; its threads after them are no lanes.
@@ -100,14 +101,15 @@ class CudaLane {
   ALLFOLD_DEVICE std::size_t packet_elems() const { return packet_elems_; }
   ALLFOLD_DEVICE std::size_t packet_round() const { return packet_round_; }
 
-  // A rank sends packets to itself too: then all operands are read alike, in the order of ranks.
+  // A rank sends packets to itself too: then all operands are read alike, in the order of ranks. Of two ranks the brief
+  // kernel is faster without.
 
   template <class T>
   ALLFOLD_DEVICE void post(const T* data, Range range) {
     for_my_units<T>(range.size(), [&](unsigned slot, unsigned begin, int n) {
       PacketUnit<T> unit;
       load(unit, data + range.begin + begin, n);
-      send_to_all(Stage::inputs, slot, unit);
+      send_to_all(Stage::inputs, slot, unit, keeps_own);
       return true;
     });
   }
@@ -131,10 +133,15 @@ class CudaLane {
   }
 
   template <class Fold, class T>
-  ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T*, Range range, T* out, bool post_result) {
+  ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool post_result) {
+    const bool keep = keeps_own && !post_result;  // of two_shot, scatter has sent all inputs
     return for_my_units<T>(range.size(), [&](unsigned slot, unsigned begin, int n) {
       PacketUnit<T> unit[Most];
-      if (!receive_all(Stage::inputs, slot, unit, [](int) { return true; })) return false;
+      PacketUnit<T> mine;
+      if (keep) load(mine, in + range.begin + begin, n);
+      if (!receive_all(Stage::inputs, slot, unit, [&](int r) { return !keep || r != rank(); })) return false;
+#pragma unroll
+      for (int r = 0; r < Most; ++r) unit[r] = keep && r == rank() ? mine : unit[r];
       PacketUnit<T> result;
       result.clear();
 #pragma unroll
@@ -247,11 +254,11 @@ class CudaLane {
   }
 
   template <class Unit>
-  ALLFOLD_DEVICE void send_to_all(Stage stage, unsigned slot, const Unit& unit) {
+  ALLFOLD_DEVICE void send_to_all(Stage stage, unsigned slot, const Unit& unit, bool but_me = false) {
     const std::size_t offset = packets_offset(stage, rank(), slot);
 #pragma unroll
     for (int r = 0; r < Most; ++r) {
-      if (r < world_size()) unit.send(packets_at(r, offset), epoch_);
+      if (r < world_size() && !(but_me && r == rank())) unit.send(packets_at(r, offset), epoch_);
     }
   }
 

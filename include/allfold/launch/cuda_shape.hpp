@@ -41,7 +41,8 @@ constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int wor
   const auto ranks = static_cast<std::size_t>(world_size);
   constexpr int packet_lanes = most_threads - watch_threads;
   switch (algorithm) {
-    case Algorithm::one_shot_packet: return detail::spread((bytes + 11) / 12, 128, packet_lanes, most_blocks);
+    case Algorithm::one_shot_packet:
+      return detail::spread((bytes + 11) / 12, ranks == 2 ? 32 : 128, packet_lanes, most_blocks);
     case Algorithm::two_shot_packet: return detail::spread((bytes / ranks + 12) / 12, 128, packet_lanes, most_blocks);
     case Algorithm::one_shot:
     case Algorithm::hybrid_cube_mesh: return detail::spread(bytes / 16, most_threads, most_threads, most_blocks);

@@ -14,6 +14,7 @@
 #include <allfold/base/config.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
+#include <allfold/base/function_ref.hpp>
 
 namespace allfold {
 
@@ -73,8 +74,8 @@ class MessageOperation {
     if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
-  /// The caller has waited for it.
-  virtual void report_wait(Clock::time_point begin, Clock::time_point end) = 0;
+  /// Runs `wait`, in which the caller waits for it, and reports that it did.
+  virtual void report_wait(FunctionRef<void()> wait) = 0;
 
  protected:
   MessageOperation(std::uint32_t sequence, const OperationResult& result) noexcept
@@ -162,6 +163,12 @@ class MessageOperations {
     }
   }
 
+  /// Takes over one of its owners; it was never begun, and never will be. For any thread.
+  static void refuse(MessageOperation& operation) noexcept {
+    operation.abandon();
+    tell(operation);
+  }
+
   /// The tag of an operation whose deadline has passed; no_call: there is none.
   std::uint64_t late(Clock::time_point now) const noexcept {
     for (const MessageOperation* each = first_; each != nullptr; each = each->after_) {
@@ -174,6 +181,10 @@ class MessageOperations {
   void retire(MessageOperation& operation) noexcept {
     (operation.before_ != nullptr ? operation.before_->after_ : first_) = operation.after_;
     if (operation.after_ != nullptr) operation.after_->before_ = operation.before_;
+    tell(operation);
+  }
+
+  static void tell(MessageOperation& operation) noexcept {
     for (OperationListener* each = operation.publish(); each != nullptr;) {
       OperationListener* const next = each->next_;
       each->over(operation);
@@ -200,12 +211,12 @@ Task<bool> in_its_order(E& e, Task<bool> task) {
 /// What is written of an operation, where nobody wants to know.
 struct NoReport {
   void ended(const MessageOperation&) const noexcept {}
-  void waited(Clock::time_point, Clock::time_point) const noexcept {}
+  void around(FunctionRef<void()> wait) const { wait(); }
 };
 
 /// The operation that runs `body(endpoint, source) -> Task<bool>` on an endpoint.
 ///
-/// `Report` is told when it ends (`ended(operation)`), and when the caller has waited for it (`waited(begin, end)`).
+/// `Report` is told when it ends (`ended(operation)`), and runs the caller's waits for it (`around(wait)`).
 template <class E, class Body, class Report>
 class MessageCall final : public MessageOperation {
  public:
@@ -215,7 +226,7 @@ class MessageCall final : public MessageOperation {
         body_(std::move(body)),
         report_(std::move(report)) {}
 
-  void report_wait(Clock::time_point begin, Clock::time_point end) override { report_.waited(begin, end); }
+  void report_wait(FunctionRef<void()> wait) override { report_.around(wait); }
 
  private:
   static Task<bool> run(E& endpoint, MessageCall& call, MessageOperations& all) {
@@ -229,7 +240,12 @@ class MessageCall final : public MessageOperation {
   }
 
   void begin(MessageOperations& all) override {
-    static_cast<void>(runner_ = run(endpoint_, *this, all));  // nvcc finds that it is nodiscard
+    try {
+      static_cast<void>(runner_ = run(endpoint_, *this, all));  // nvcc finds that it is nodiscard
+    } catch (...) {                                             // there was no memory for it
+      error_ = std::current_exception();
+      return all.ended(*this);
+    }
     runner_.start();
   }
   void conclude() noexcept override {

@@ -9,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -53,12 +54,17 @@ class MessageProgress {
   virtual bool wait(MessageOperation& operation, Deadline until) = 0;
   /// Makes progress if that is for the caller to do; never waits.
   virtual void poll() = 0;
+  /// Whether this thread may wait: the one on which coroutines go on would wait for itself.
+  virtual bool may_wait() const noexcept = 0;
 
   /// Null where operations have no memory of GPUs.
   StreamGates* gates() const noexcept { return gates_; }
   void set_gates(StreamGates* gates) noexcept { gates_ = gates; }
 
  protected:
+  /// How often the peers are looked at while something is under way.
+  static constexpr std::chrono::milliseconds look_interval{1};
+
   MessageProgress() = default;
   ~MessageProgress() = default;
 
@@ -83,7 +89,7 @@ class CallerProgress final : public MessageProgress {
   explicit CallerProgress(Worker& worker) noexcept : worker_(worker) {}
   CallerProgress(const CallerProgress&) = delete;
   CallerProgress& operator=(const CallerProgress&) = delete;
-  ~CallerProgress() { operations_.abandon(); }
+  ~CallerProgress() { close(); }
 
   void post(OperationRef operation, Deadline deadline) override {
     MessageOperation& begun = *operation;
@@ -108,10 +114,16 @@ class CallerProgress final : public MessageProgress {
   }
 
   void poll() override {
-    worker_.drive([passed = false]() mutable { return std::exchange(passed, true); },
-                  [](Clock::time_point) { return no_call; });
+    worker_.advance();
     operations_.conclude_ended();
+    if (const Clock::time_point now = Clock::now(); now >= look_at_) {
+      look_at_ = now + look_interval;
+      worker_.look(operations_.late(now));
+      operations_.conclude_ended();
+    }
   }
+
+  bool may_wait() const noexcept override { return true; }
 
   /// Runs `body` where progress is made, and concludes what has ended by it.
   void run(FunctionRef<void()> body) {
@@ -119,13 +131,20 @@ class CallerProgress final : public MessageProgress {
     operations_.conclude_ended();
   }
 
+  /// What is under way never ends: whoever waits is told.
+  void close() noexcept {
+    operations_.conclude_ended();
+    operations_.abandon();
+  }
+
  private:
   Worker& worker_;
   MessageOperations operations_;
+  Clock::time_point look_at_{};  ///< of poll
 };
 
 /// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
-/// by any thread.
+/// by any thread; the progress thread itself, on which listeners are told, cannot wait.
 template <class Worker>
 class ThreadProgress final : public MessageProgress {
  public:
@@ -134,46 +153,81 @@ class ThreadProgress final : public MessageProgress {
   /// @throws SystemError without a thread or a descriptor for it
   explicit ThreadProgress(Worker& worker) : worker_(worker), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (!wake_) throw SystemError("create", errno, {"no descriptor to wake the progress thread with"});
-    thread_ = std::thread([this] { run(); });
+    try {
+      thread_ = std::thread([this] { go_on(); });
+    } catch (const std::system_error& error) {
+      throw SystemError("create", error.code().value(), {"the progress thread could not be started"});
+    }
   }
   ThreadProgress(const ThreadProgress&) = delete;
   ThreadProgress& operator=(const ThreadProgress&) = delete;
-  ~ThreadProgress() {
-    stop_.store(true, std::memory_order_release);
-    wake();
-    thread_.join();
-    for (const Posted& each : posted_) operations_.begin(*each.operation, each.deadline);
-    operations_.conclude_ended();
-    operations_.abandon();
-  }
+  ~ThreadProgress() { close(); }
 
   void post(OperationRef operation, Deadline deadline) override {
-    operation->retain();
+    bool refused = false;
     {
       const std::lock_guard lock(mutex_);
-      posted_.push_back({operation.get(), deadline.at()});
+      refused = closed_;
+      if (!refused) posted_.push_back({operation.get(), deadline.at()});
+      operation->retain();
     }
-    wake();
+    refused ? MessageOperations::refuse(*operation) : wake();
   }
 
   bool wait(MessageOperation& operation, Deadline until) override {
     if (operation.over()) return true;
+    if (!may_wait()) {
+      throw UsageError("wait",
+                       {"the progress thread, on which coroutines go on, would wait for itself; expected another "
+                        "thread; use co_await there"});
+    }
     std::unique_lock lock(mutex_);
-    return over_.wait_until(lock, until.at(), [&] { return operation.over(); });
+    ++waiters_;
+    const bool over = over_.wait_until(lock, until.at(), [&] { return operation.over(); });
+    if (--waiters_ == 0) over_.notify_all();  // close() lets them go first
+    return over;
   }
 
   void poll() override {}
 
+  bool may_wait() const noexcept override {
+    return std::this_thread::get_id() != progressing_.load(std::memory_order_relaxed);
+  }
+
   /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
   void run(FunctionRef<void()> body) {
+    if (!may_wait()) return body();
     Command command{body};
     std::unique_lock lock(mutex_);
-    commands_.push_back(&command);
+    const bool closed = closed_;
+    if (!closed) commands_.push_back(&command);
     lock.unlock();
+    if (closed) return body();
     wake();
     lock.lock();
     over_.wait(lock, [&] { return command.done; });
     if (command.error) std::rethrow_exception(command.error);
+  }
+
+  /// Ends the thread. What is under way never ends: whoever waits is told, and later operations are refused.
+  void close() noexcept {
+    if (!thread_.joinable()) return;
+    {
+      const std::lock_guard lock(mutex_);  // the thread is not between its last look at this and its sleep
+      stop_.store(true, std::memory_order_release);
+    }
+    wake();
+    thread_.join();
+    progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    do {
+      begin_posted();
+      operations_.conclude_ended();
+      operations_.abandon();
+    } while (!refuse_from_now_on());  // listeners begin operations when theirs end
+    std::unique_lock lock(mutex_);
+    over_.notify_all();
+    over_.wait(lock, [this] { return waiters_ == 0; });
+    progressing_.store({}, std::memory_order_relaxed);
   }
 
  private:
@@ -187,8 +241,7 @@ class ThreadProgress final : public MessageProgress {
     bool done = false;
   };
 
-  /// How often the peers are looked at while something is under way, awake and asleep, and while nothing is.
-  static constexpr std::chrono::milliseconds look_interval{1};
+  /// How long it sleeps at most while something is under way, and while nothing is.
   static constexpr std::chrono::milliseconds nap{10};
   static constexpr std::chrono::milliseconds long_nap{500};
   /// Rounds without a message before it sleeps.
@@ -226,6 +279,11 @@ class ThreadProgress final : public MessageProgress {
     over_.notify_all();
   }
 
+  bool refuse_from_now_on() {
+    const std::lock_guard lock(mutex_);
+    return closed_ = posted_.empty() && commands_.empty();
+  }
+
   bool conclude_ended() {
     if (!operations_.conclude_ended()) return false;
     // Whoever is about to wait has either seen that its operation is over, or waits already.
@@ -234,8 +292,9 @@ class ThreadProgress final : public MessageProgress {
     return true;
   }
 
-  void run() {
+  void go_on() {
     ::pthread_setname_np(::pthread_self(), "allfold");
+    progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     Clock::time_point look_at = Clock::now() + look_interval;
     int idle = 0;
     for (unsigned round = 1; !stop_.load(std::memory_order_acquire); ++round) {
@@ -273,6 +332,9 @@ class ThreadProgress final : public MessageProgress {
   std::condition_variable over_;
   std::vector<Posted> posted_;
   std::vector<Command*> commands_;
+  int waiters_ = 0;
+  bool closed_ = false;
+  std::atomic<std::thread::id> progressing_{};
   std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
   std::thread thread_;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <allfold/memory/descriptor_exchange.hpp>
@@ -24,17 +26,22 @@ struct SharedParts {
   }
 };
 
-/// Makes the parts of ranks that are threads of one process: plain memory, shared by pointer.
-ALLFOLD_COLD inline SharedParts share_among_threads(Meeting& meeting, std::size_t bytes) {
+/// Shares the parts of ranks that are threads of one process, by pointer: each passes its own.
+ALLFOLD_COLD inline SharedParts share_among_threads(Meeting& meeting, std::shared_ptr<Mapping> mine) {
   using Part = std::shared_ptr<Mapping>;
   // On the heap, and left there if the meeting fails: a peer may be copying it while this rank unwinds.
-  const Part* offer = new Part(std::make_shared<Mapping>(map_private(meeting.where(), bytes)));
+  const Part* offer = new Part(std::move(mine));
   SharedParts shared;
   const std::vector<const Part*> offers = meeting.all_gather("share memory", offer);
   for (int r = 0; r < meeting.world_size(); ++r) shared.part[r] = *offers[static_cast<std::size_t>(r)];
   meeting.barrier("memory is shared");
   delete offer;
   return shared;
+}
+
+/// Makes them too: plain memory.
+ALLFOLD_COLD inline SharedParts share_among_threads(Meeting& meeting, std::size_t bytes) {
+  return share_among_threads(meeting, std::make_shared<Mapping>(map_private(meeting.where(), bytes)));
 }
 
 /// Makes the parts of ranks in several processes of one host: each makes a shared segment without a name and passes

@@ -106,7 +106,8 @@ constexpr std::string_view type_name() noexcept {
 /// A word that ranks compare to see whether they reduce the same type.
 template <class T>
 constexpr std::uint64_t type_identity() noexcept {
-  return hash_combine(fnv1a(type_name<T>()), sizeof(T));
+  constexpr std::uint64_t identity = hash_combine(fnv1a(type_name<T>()), sizeof(T));
+  return identity;
 }
 
 /// Anything with `data()` and `size()` over elements: a span, vector, array, or SymmetricBuffer.

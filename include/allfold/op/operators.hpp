@@ -288,7 +288,7 @@ constexpr std::uint64_t state_identity(const PremulSum<S>& op) noexcept {
 /// premul_sum's factor. The state of other functors is not looked at.
 template <class Op>
 constexpr std::uint64_t operator_identity(const Op& op) noexcept {
-  const std::uint64_t identity = hash_combine(fnv1a(operator_name<Op>()), sizeof(Op));
+  constexpr std::uint64_t identity = hash_combine(fnv1a(operator_name<Op>()), sizeof(Op));
   if constexpr (requires { detail::state_identity(op); }) {
     return hash_combine(identity, detail::state_identity(op));
   } else {

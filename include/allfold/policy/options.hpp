@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <optional>
 
+#include <allfold/base/config.hpp>
 #include <allfold/base/deadline.hpp>
+#include <allfold/base/error.hpp>
 #include <allfold/policy/algorithm.hpp>
 
 /// What cudaStream_t points to: declared here, so that a program without CUDA can name the option too.
@@ -55,5 +57,14 @@ struct EnqueueOptions {
   Duration timeout{};
   CUstream_st* stream = nullptr;
 };
+
+/// How long a call may wait for its peers. Out of line: inlined, g++ 12 and 13 warn at -O3 that a default CallOptions'
+/// empty optional is read uninitialized.
+ALLFOLD_NOINLINE inline Duration timeout_of(const Where& where, const CallOptions& call, const Options& options) {
+  const Duration timeout = call.timeout.value_or(options.timeout);
+  if (timeout > Duration::zero()) return timeout;
+  throw UsageError(where, {"CallOptions::timeout is ", milliseconds(timeout),
+                           " ms; expected more than zero; leave it out for Options::timeout"});
+}
 
 }  // namespace allfold

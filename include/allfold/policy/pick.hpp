@@ -26,13 +26,15 @@ struct CheckPolicy {
                 "check, erase and compare_set as policy/store.hpp lists them");
   static_assert(!policy_of<Offender, transport_tag> || transport_policy<Offender>,
                 "allfold: this transport lacks a member that allfold::transport_policy asks for; give it those that "
-                "policy/transport.hpp lists");
+                "policy/transport.hpp lists: of symmetric_transport_policy if it shares memory, of "
+                "message_transport_policy if it moves messages");
   static_assert(!policy_of<Offender, topology_tag> || topology_policy<Offender>,
                 "allfold: this topology lacks a member that allfold::topology_policy asks for; give it "
                 "`LinkMatrix links(std::span<const Identity>)`");
   static_assert(!policy_of<Offender, selector_tag> || selector_policy<Offender>,
                 "allfold: this selector lacks a member that allfold::selector_policy asks for; give it `Algorithm "
-                "select(const SelectionQuery&) const` and `static constexpr AlgorithmSet candidates`");
+                "select(const SelectionQuery&) const` and `static constexpr AlgorithmSet candidates`; over messages, "
+                "the functions that allfold::message_selector_policy lists");
   static_assert(!policy_of<Offender, tracer_tag> || tracer_policy<Offender>,
                 "allfold: this tracer lacks a member that allfold::tracer_policy asks for; give it `void record(const "
                 "TraceEvent&)` and `static constexpr bool enabled`");

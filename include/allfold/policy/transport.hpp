@@ -65,6 +65,7 @@ concept symmetric_transport_policy =
 /// Moves messages between ranks, on whatever hosts.
 ///
 ///   name, max_world_size, identity(), refusal(identities)     as above
+///   max_channels
 ///   endpoint_type                         one call's way to the peers: allfold::endpoint (algo/message/endpoint.hpp)
 ///   progress_type                         who makes progress, and for whom (launch/message_progress.hpp)
 ///   connect(meeting, identities, options) learns the others' addresses; proves that messages arrive at every rank
@@ -81,6 +82,7 @@ concept message_transport_policy =
       typename T::progress_type;
       { T::name } -> std::convertible_to<std::string_view>;
       { T::max_world_size } -> std::convertible_to<int>;
+      { T::max_channels } -> std::convertible_to<int>;
       { constant.identity() } -> std::same_as<Identity>;
       { constant.refusal(ranks) } -> std::same_as<std::string>;
       transport.connect(meeting, ranks, options);

@@ -134,7 +134,6 @@ inline constexpr auto broadcast_rows = [] {
 inline constexpr auto all_gather_rows = [] {
   using enum AllGatherMotion;
   return std::to_array<MotionRow<AllGatherMotion>>({
-      always(2, recursive_doubling),
       always(6, pairwise),
       up_to(8, recursive_doubling, 8 * KiB, pairwise),
       up_to(12, recursive_doubling, 16 * KiB, pairwise),

@@ -29,6 +29,7 @@
 #include <allfold/memory/device_sharing.cuh>
 #include <allfold/memory/host_identity.hpp>
 #include <allfold/memory/shared_parts.hpp>
+#include <allfold/memory/shown_mapping.cuh>
 #include <allfold/policy/transport.hpp>
 #include <allfold/transport/nvlink_allocation.cuh>
 
@@ -236,7 +237,7 @@ class NvlinkTransport {
       }
       const DeviceGuard guard(sharing.device);
       static_cast<void>(cudaDeviceSynchronize());  // kernels of ours end by themselves
-      for (void* memory : registered) static_cast<void>(cudaHostUnregister(memory));
+      control = {};
       if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
     }
 
@@ -251,7 +252,6 @@ class NvlinkTransport {
     int shared_by = 1;              ///< the most ranks that any GPU has
     bool reaches_pageable = false;  ///< the GPU loads from and stores to any memory of the host
     SharedParts control;            ///< memory of the host: the control block in rank 0's part, and each rank's reports
-    std::vector<void*> registered;
     cudaStream_t stream = nullptr;  ///< for meetings of the communicator itself
     DeviceParts parts;
     std::shared_ptr<NvlinkAllocation::Registry> registry = std::make_shared<NvlinkAllocation::Registry>();
@@ -279,19 +279,16 @@ class NvlinkTransport {
     const bool same_process =
         std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
     const std::size_t bytes = host_control_bytes + sizeof(PublishedCall) * static_cast<std::size_t>(options.channels);
-    state.control = same_process
-                        ? share_among_threads(meeting, bytes)
-                        : share_among_processes(meeting, *state.sharing.exchange, state.sharing.addresses, 0, bytes);
-    // Of threads, each registers its own part for all of them. Of processes, each registers what it uses of its own
-    // mappings.
+    const Where where = meeting.where();
+    // Of threads, each shows its own part to the GPUs of all. Of processes, each shows what it uses of its own mappings.
+    if (same_process) {
+      state.control =
+          share_among_threads(meeting, show_to_gpus(where, std::make_shared<Mapping>(map_private(where, bytes))));
+      return;
+    }
+    state.control = share_among_processes(meeting, *state.sharing.exchange, state.sharing.addresses, 0, bytes);
     for (int r = 0; r < state.world_size; ++r) {
-      if (r != state.rank && (same_process || r != 0)) continue;
-      void* const part = state.control.part[r]->data();
-      check_cuda(
-          meeting.where(),
-          cudaHostRegister(part, state.control.part[r]->size(), cudaHostRegisterPortable | cudaHostRegisterMapped),
-          {"memory of the host could not be shown to the GPU"});
-      state.registered.push_back(part);
+      if (r == state.rank || r == 0) state.control.part[r] = show_to_gpus(where, state.control.part[r]);
     }
     meeting.barrier("control memory is shared");
   }

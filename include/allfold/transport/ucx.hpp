@@ -43,6 +43,7 @@ class BasicUcxTransport {
   using progress_type = Progress<typename Parts::worker_type>;
   static constexpr std::string_view name = Parts::name;
   static constexpr int max_world_size = UcxLink::max_ranks;
+  static constexpr int max_channels = detail::UcxTag::channels;
 
   BasicUcxTransport() = default;
   BasicUcxTransport(const BasicUcxTransport& other) noexcept : shared_(other.shared_) {}

@@ -109,14 +109,16 @@ class UcxEndpoint {
 
   /// Runs the task of this call, and whatever else is under way, until it is done. A task that has been started by
   /// `start` is gone on with.
-  /// Sync: returns when the call is over on this rank. Polls; gives the core away where ranks are as many as cores.
+  /// Sync: returns when the call is over on this rank. Polls; gives the core away where ranks are more than cores.
   /// @throws PeerError, TimeoutError or MismatchError that name the rank to blame: nothing goes on then, on any rank;
   ///   what the task threw
   void drive(Task<bool>& task, Deadline deadline) {
-    timeout_ = deadline.remaining();
     if (!started_) start(task);
-    link_.drive([&] { return task.done(); },
-                [&](Clock::time_point now) { return now >= deadline.at() ? tag_ : no_call; });
+    if (!task.done()) {
+      timeout_ = deadline.remaining();
+      link_.drive([&] { return task.done(); },
+                  [&](Clock::time_point now) { return now >= deadline.at() ? tag_ : no_call; });
+    }
     bool ok = false;
     try {
       ok = task.done() && task.result();

@@ -20,6 +20,8 @@
 #include <allfold/memory/peer_process.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_cores.hpp>
+#include <allfold/transport/ucx_greeting.hpp>
 #include <allfold/transport/ucx_operations.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
@@ -43,7 +45,8 @@ class UcxLink final : public UcxClient {
   };
 
   /// Collective. `ranks`: who they are, by rank.
-  /// @throws UsageError for a world or an id that is too large; UcxError; what the meeting throws
+  /// @throws UsageError for a world or an id that is too large; TimeoutError or PeerError that names a rank which cannot be
+  ///   reached; what the meeting throws
   ALLFOLD_COLD UcxLink(UcxWorker& worker, Meeting& meeting, std::span<const Identity> ranks, const Options& options)
       : worker_(worker),
         operations_(worker_),
@@ -52,15 +55,11 @@ class UcxLink final : public UcxClient {
         word_of_(ranks.size()),
         process_(ranks.size()) {
     const Identity& mine = ranks[static_cast<std::size_t>(rank())];
-    int neighbours = 0;
     for (std::size_t r = 0; r < ranks.size(); ++r) {
-      if (!ranks[r].same_host(mine)) continue;
-      process_[r].emplace(ranks[r].process, ranks[r].process_start);
-      ++neighbours;
+      if (ranks[r].same_host(mine)) process_[r].emplace(ranks[r].process, ranks[r].process_start);
     }
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    worker_.set_crowded(::sched_getaffinity(0, sizeof cores, &cores) == 0 && neighbours >= CPU_COUNT(&cores));
+    if (worker_.clients() == 0) worker_.set_crowded(detail::more_ranks_than_cores(meeting, ranks));
+    detail::greet(worker_, operations_, control_tag(), meeting);
     worker_.join(*this, communicator_);
   }
   UcxLink(const UcxLink&) = delete;
@@ -69,7 +68,7 @@ class UcxLink final : public UcxClient {
 
   /// Leaves: nothing is under way afterwards, and nothing can be begun.
   void close() noexcept {
-    if (closed_) return;
+    if (closed_ || worker_.forked()) return;
     closed_ = true;
     if (!failure_ && world_size() > 1) leave();
     const bool others_go_on = !failure_ && worker_.clients() > 1;
@@ -79,6 +78,11 @@ class UcxLink final : public UcxClient {
     worker_.settle();
     settle();
     worker_.leave(*this, communicator_);
+    // What could not be ended but with its endpoint has taken the others' along.
+    if (others_go_on && worker_.closed()) {
+      worker_.end({ErrorCode::peer, rank(), true});
+      worker_.look(no_call);
+    }
   }
 
   int rank() const noexcept { return worker_.rank(); }
@@ -112,11 +116,22 @@ class UcxLink final : public UcxClient {
     const char* const end = "; this communicator has ended, create it again to go on";
     switch (failure_->code) {
       case ErrorCode::timeout:
+        if (source < 0) {
+          throw TimeoutError(where, source,
+                             {head, "no rank sent the message", earlier ? " in time" : "; expected one within ",
+                              earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
+                              "; see what the other ranks do, or try a longer timeout", end});
+        }
         throw TimeoutError(where, source,
                            {head, "rank ", source, " did not arrive", earlier ? " in time" : "; expected it within ",
                             earlier ? std::string() : concat({milliseconds(timeout), " ms"}),
                             "; see what it does, or try a longer timeout", end});
       case ErrorCode::mismatch:
+        if (const auto& size = operations_.wrong_size(); source >= 0 && size.peer == source) {
+          throw MismatchError(where, source,
+                              {head, "rank ", source, " sent a message of ", size.came, " bytes; expected ",
+                               size.expected, "; give both ranks the same type and count", end});
+        }
         throw MismatchError(
             where, source,
             {head, "rank ", source, " called something else; expected the same operation, root, type, ",
@@ -151,6 +166,8 @@ class UcxLink final : public UcxClient {
 
   /// How long ranks whose deadline has passed wait for each other's word.
   static constexpr std::chrono::milliseconds hearing{300};
+  /// How long a rank that knows whom to blame waits for the others to know as well.
+  static constexpr std::chrono::milliseconds parting{500};
 
   static const Options& checked(Meeting& meeting, const Options& options) {
     if (meeting.world_size() > max_ranks) {
@@ -268,7 +285,7 @@ class UcxLink final : public UcxClient {
   ALLFOLD_COLD void look_around(std::uint64_t late) {
     if (worker_.ended_by()) return end_with(*worker_.ended_by());
     hear();
-    if (operations_.mismatched() >= 0) return fail({ErrorCode::mismatch, operations_.mismatched()});
+    if (const int peer = operations_.wrong_size().peer; peer >= 0) return fail({ErrorCode::mismatch, peer});
     if (const int differing = operations_.differing(); differing >= 0) return fail({ErrorCode::mismatch, differing});
     if (const auto told = told_reason()) return fail(*told);
     if (operations_.failed() || missing_rank()) {
@@ -312,10 +329,22 @@ class UcxLink final : public UcxClient {
     end_with({ErrorCode::timeout, source < 0 ? waits_for : source});
   }
 
-  /// Tells the others as well.
+  /// Tells the others as well, and stays until they have told that they know: what is sent goes in order, so that the
+  /// word may be behind megabytes, and would be lost with the endpoint. Who then sees this rank go, and has not heard
+  /// why, would blame it.
   ALLFOLD_COLD void fail(UcxFailure failure) {
     tell_all({.kind = Word::Kind::failed, .code = failure.code, .source = failure.source});
-    progress_for(std::chrono::milliseconds(20));
+    const Deadline end = Deadline::after(parting);
+    const auto all_know = [this] {
+      for (int peer = 0; peer < world_size(); ++peer) {
+        if (silent(peer) && !gone(peer)) return false;
+      }
+      return true;
+    };
+    do {
+      progress_for(std::chrono::microseconds(200));
+      hear();
+    } while (!all_know() && !end.expired());
     end_with(failure);
   }
 
@@ -325,7 +354,7 @@ class UcxLink final : public UcxClient {
     worker_.end(failure);
     operations_.end_all(false);
     worker_.settle();
-    worker_.hurry();
+    worker_.look(no_call);  // the others end at once: their endpoints are gone
   }
 
   /// Waits until all ranks are through with their last call: who goes before would be taken for a failure.

@@ -37,6 +37,13 @@ struct UcxOperation {
   bool dropped = false;  ///< nobody asks for its outcome any more
 };
 
+/// A message of another size than its receiver expected, in bytes. UCX 1.13 may say of one that was cut how much of it fits.
+struct WrongSize {
+  int peer = -1;  ///< -1: none
+  std::size_t came = 0;
+  std::size_t expected = 0;
+};
+
 /// What makes a message one of a call, from the highest bit: 1 bit for messages about failures, 8 of the communicator, 6
 /// of the channel; then 12 of the sequence number, 12 of what is called, 15 of the step; 10 of the sender. Messages of
 /// users have a channel of their own, and 31 bits of tag and 8 of the type instead of those in the middle.
@@ -125,7 +132,7 @@ class UcxOperations {
       if (status == UCS_OK || status == UCS_ERR_MESSAGE_TRUNCATED) sent_by(receiving, *got);
       const bool fits = status == UCS_OK && got->length == receiving->bytes;
       if (receiving->owner != nullptr && (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits))) {
-        receiving->owner->mismatched_ = receiving->peer;
+        receiving->owner->wrong_size_ = {receiving->peer, got->length, receiving->bytes};
       }
       end(receiving, request, fits);
     };
@@ -144,7 +151,7 @@ class UcxOperations {
   /// Whether one failed, which end_all() has yet to tell.
   bool failed() const noexcept { return failed_; }
   /// The rank whose message had another size; -1: none.
-  int mismatched() const noexcept { return mismatched_; }
+  const WrongSize& wrong_size() const noexcept { return wrong_size_; }
   /// How many are under way with that peer.
   int pending(int peer) const noexcept { return pending_[index_of(peer)]; }
   /// How many receives wait for a message of any peer.
@@ -195,10 +202,11 @@ class UcxOperations {
   }
 
   /// Cancels the receives, ends the endpoints unless others use them and nothing is being sent, waits until UCX is through
-  /// with all, a second at most, and then tells who waits.
+  /// with all, and then tells who waits. UCX keeps what waits for room in the shared memory of a dead peer: after 200 ms the
+  /// worker itself ends.
   ALLFOLD_COLD void end_all(bool others_go_on) noexcept {
     for (const auto& operation : all_) {
-      if (operation->request != nullptr && operation->receives) {
+      if (operation->request != nullptr && operation->receives && worker_.exists()) {
         ::ucp_request_cancel(worker_.handle(), operation->request);
       }
     }
@@ -208,14 +216,19 @@ class UcxOperations {
       }
       return false;
     };
-    const Deadline soon = Deadline::after(std::chrono::seconds(1));
-    if (others_go_on) {
+    constexpr std::chrono::milliseconds patience{200};
+    const auto wait = [&] {
+      const Deadline soon = Deadline::after(patience);
       while (busy() && !soon.expired()) worker_.progress();
+    };
+    if (others_go_on) wait();
+    if (!others_go_on || busy()) {
+      worker_.close();
+      wait();
     }
-    if (!others_go_on || busy()) worker_.close();
-    const Deadline soon_after = Deadline::after(std::chrono::seconds(1));
-    while (busy() && !soon_after.expired()) worker_.progress();
+    if (busy()) worker_.destroy();
     for (const auto& operation : all_) {
+      operation->request = nullptr;
       if (operation->in_use && !operation->over) conclude(operation.get(), false);
     }
   }
@@ -228,7 +241,8 @@ class UcxOperations {
     if (operation->owner == nullptr) return;
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
-    if (operation->peer != any_source && all.mismatched_ != operation->peer) all.worker_.mark_broken(operation->peer);
+    if (operation->peer != any_source && all.wrong_size_.peer != operation->peer)
+      all.worker_.mark_broken(operation->peer);
     all.fail();
   }
 
@@ -294,7 +308,7 @@ class UcxOperations {
   UcxOperation* free_ = nullptr;
   UcxOperation* ready_ = nullptr;
   UcxOperation** last_ready_ = &ready_;
-  int mismatched_ = -1;
+  WrongSize wrong_size_;
   bool failed_ = false;
 };
 

@@ -44,8 +44,18 @@ ALLFOLD_COLD inline bool may_share_memory() noexcept {
 ALLFOLD_COLD inline void set_ucx_environment() noexcept {
   // Over shared memory a dead peer is noticed by keepalive, which is 20 s apart by default.
   ::setenv("UCX_KEEPALIVE_INTERVAL", "200ms", 0);
-  // Collectives of 64 KiB over TCP take half the time that they take with the default of 8 KiB.
-  ::setenv("UCX_TCP_TX_SEG_SIZE", "64k", 0);
+  // A piece of a long message fits one segment (docs/decisions/0012-ucx-constants.md). UCX refuses to receive shorter
+  // segments than it sends, so a user's choice of either stands alone.
+  if (std::getenv("UCX_TCP_TX_SEG_SIZE") == nullptr && std::getenv("UCX_TCP_RX_SEG_SIZE") == nullptr) {
+    ::setenv("UCX_TCP_TX_SEG_SIZE", "144k", 0);
+    ::setenv("UCX_TCP_RX_SEG_SIZE", "144k", 0);
+  }
+  // Else an address from which no answer comes holds up the rank for minutes, as its endpoint is created.
+  ::setenv("UCX_TCP_CONN_NB", "y", 0);
+  // UCX 1.13 may end the process if a peer dies while memory of the user's is sent over TCP without a copy: neither put,
+  // nor sent from several places (of which two are UCX's own). Copied in parts, messages are as fast.
+  ::setenv("UCX_TCP_PUT_ENABLE", "n", 0);
+  ::setenv("UCX_TCP_MAX_IOV", "2", 0);
   // Endpoints that report errors leave out shared memory unless it is told to take part (openucx/ucx 6595, 8477). Where
   // it takes no part UCX would warn of variables without a use.
   if (!may_share_memory()) return;

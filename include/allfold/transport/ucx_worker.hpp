@@ -17,6 +17,7 @@
 #include <sched.h>
 
 #include <ucp/api/ucp.h>
+#include <unistd.h>
 
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
@@ -94,8 +95,13 @@ class UcxWorker {
   UcxWorker(const UcxWorker&) = delete;
   UcxWorker& operator=(const UcxWorker&) = delete;
   ~UcxWorker() {
-    discard_unmatched();
-    close();
+    if (forked()) {  // the connections are the parent's, and not for its child to end
+      static_cast<void>(worker_.release());
+      static_cast<void>(context_.release());
+    } else {
+      discard_unmatched();
+      close();
+    }
   }
 
   int rank() const noexcept { return rank_; }
@@ -104,16 +110,24 @@ class UcxWorker {
   ucp_ep_h endpoint(int peer) const noexcept { return endpoints_[index_of(peer)].handle; }
 
   /// Lets UCX work; never to be called from one of its callbacks. How much it has done.
-  unsigned progress() noexcept { return ::ucp_worker_progress(worker_.get()); }
+  unsigned progress() noexcept { return worker_ ? ::ucp_worker_progress(worker_.get()) : 0; }
+
+  /// Whether close() has ended its endpoints.
+  bool closed() const noexcept { return closed_; }
+  /// Whether it has not been destroyed.
+  bool exists() const noexcept { return worker_ != nullptr; }
+  /// Whether this is a child of the process that made it.
+  bool forked() const noexcept { return ::getpid() != owner_; }
 
   /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
   void sleep(int descriptor, Duration timeout) noexcept {
     if (poller_ != nullptr) timeout = std::min(timeout, poller_->rest());
-    if (timeout <= Duration::zero() || ::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
-    pollfd wakers[] = {{event_fd_, POLLIN, 0}, {descriptor, POLLIN, 0}};
+    if (timeout <= Duration::zero()) return;
+    if (worker_ && ::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
+    pollfd wakers[] = {{descriptor, POLLIN, 0}, {event_fd_, POLLIN, 0}};
     const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(timeout).count();
     const timespec time{.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-    static_cast<void>(::ppoll(wakers, 2, &time, nullptr));
+    static_cast<void>(::ppoll(wakers, worker_ ? 2 : 1, &time, nullptr));
   }
   void set_poller(UcxPoller* poller) noexcept { poller_ = poller; }
   ALLFOLD_COLD void settle() noexcept {
@@ -122,6 +136,7 @@ class UcxWorker {
 
   /// The kinds of memory that UCX sends from and receives into: a bit for each ucs_memory_type_t.
   ALLFOLD_COLD std::uint64_t memory_types() const noexcept {
+    if (!context_) return 0;  // alone in its world
     ucp_context_attr_t attributes{};
     attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
     return ::ucp_context_query(context_.get(), &attributes) == UCS_OK ? attributes.memory_types : 0;
@@ -160,22 +175,23 @@ class UcxWorker {
   void hurry() noexcept { urgent_ = true; }
 
   /// Makes progress until `over()`. `late(now)`: the tag of a call whose deadline has passed, or no_call; asked a thousand
-  /// times a second. Gives the core away where ranks are as many as cores.
+  /// times a second. Gives the core away where ranks are more than cores.
   template <class Over, class Late>
   void drive(Over&& over, Late&& late) {
     int empty = 0;
-    Clock::time_point look_at = Clock::now() + look_interval;
+    Clock::time_point look_at{};  // no clock for a call that is through at once
     for (unsigned round = 1; !over(); ++round) {
       empty = advance() ? 0 : empty + 1;
       if (crowded_ && empty > 5) ::sched_yield();
       if (round % 32 != 0 && !urgent_) continue;
       const Clock::time_point now = Clock::now();
+      if (look_at == Clock::time_point{}) look_at = now + look_interval;
       if (now < look_at && !urgent_) continue;
       look_at = now + look_interval;
       look(late(now));
     }
   }
-  /// Whether ranks are as many as cores.
+  /// Whether ranks are more than cores.
   void set_crowded(bool crowded) noexcept { crowded_ = crowded; }
 
   /// Something that UCX may write until its worker has ended.
@@ -183,18 +199,20 @@ class UcxWorker {
 
   /// Why nothing goes on any more, with any client.
   const std::optional<UcxFailure>& ended_by() const noexcept { return ended_by_; }
-  void end(const UcxFailure& failure) {
+  void end(const UcxFailure& failure) noexcept {
     if (!ended_by_) ended_by_ = failure;
   }
 
   /// Waits until what was sent has reached the peers, or cannot.
   void flush(Deadline deadline) noexcept {
+    if (!worker_) return;
     ucp_request_param_t nothing{};
     finish(::ucp_worker_flush_nbx(worker_.get(), &nothing), deadline);
   }
 
   /// Takes short messages that nobody has received, of which UCX would warn: a call that failed leaves some.
   ALLFOLD_COLD void discard_unmatched() noexcept {
+    if (!worker_) return;
     char rest[4096];
     ucp_request_param_t nothing{};
     for (;;) {
@@ -208,6 +226,7 @@ class UcxWorker {
 
   /// Ends every endpoint, and with it what has been sent and is not over: their callbacks come from progress.
   void close() noexcept {
+    closed_ = true;
     std::vector<ucs_status_ptr_t> closing;
     ucp_request_param_t force{};
     force.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
@@ -217,9 +236,13 @@ class UcxWorker {
       closing.push_back(::ucp_ep_close_nbx(peer.handle, &force));
       peer.handle = nullptr;
     }
-    const Deadline soon = Deadline::after(std::chrono::seconds(1));
+    const Deadline soon = Deadline::after(std::chrono::milliseconds(200));
     for (const ucs_status_ptr_t request : closing) finish(request, soon);
   }
+
+  /// Ends everything at once: no memory is read or written any more, and the callbacks that were due come, or never will.
+  /// For what close() did not end.
+  void destroy() noexcept { worker_.reset(); }
 
  private:
   struct Peer {
@@ -261,7 +284,8 @@ class UcxWorker {
         failed.worker->mark_broken(failed.rank);
       };
       detail::check_ucx(where, ::ucp_ep_create(worker_.get(), &params, &peer.handle),
-                        {"UCX finds no way to rank ", peer.rank, "; see whether UCX_TLS names one that both have"});
+                        {"UCX finds no way to rank ", peer.rank,
+                         "; see whether UCX_TLS and UCX_NET_DEVICES name one that both have"});
     }
   }
 
@@ -277,12 +301,14 @@ class UcxWorker {
   std::unique_ptr<ucp_worker, Cleanup> worker_;
   int event_fd_ = -1;  ///< UCX's
   int rank_;
+  pid_t owner_ = ::getpid();
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;
   std::vector<UcxClient*> clients_;
   UcxPoller* poller_ = nullptr;
   std::bitset<256> numbers_;
   std::optional<UcxFailure> ended_by_;
+  bool closed_ = false;
   bool crowded_ = false;
   bool urgent_ = false;
 };

@@ -54,6 +54,24 @@ Task<bool> all_gather_pairwise(E& e, const void* in, void* out, Parts parts, int
   co_return co_await flight.all();
 }
 
+/// Every second piece of the parts, from piece `first` on.
+template <endpoint E>
+Task<bool> all_gather_pairwise_lane(E& e, const void* in, void* out, Parts parts, int first, int pieces) {
+  for (int piece = first; piece < pieces; piece += 2) {
+    const Parts part = parts.piece(piece, pieces);
+    const void* const mine = at_byte(in, part.of(e.rank()).begin - parts.of(e.rank()).begin);
+    if (!co_await all_gather_pairwise(e, mine, out, part, phase(0) + piece)) co_return false;
+  }
+  co_return true;
+}
+
+/// The same for long parts: the even and the odd pieces go side by side. For equal parts.
+template <endpoint E>
+Task<bool> all_gather_pairwise_pieces(E& e, const void* in, void* out, Parts parts, int pieces) {
+  co_return co_await SideBySide(all_gather_pairwise_lane(e, in, out, parts, 0, pieces),
+                                all_gather_pairwise_lane(e, in, out, parts, 1, pieces));
+}
+
 /// ceil(log2 P) steps: in each, what a rank has doubles. For equal parts.
 /// Source: Bruck, Ho, Kipnis, Upfal, Weathersby, Efficient algorithms for all-to-all communications in multiport
 /// message-passing systems, 1997.
@@ -105,7 +123,11 @@ template <endpoint E>
 Task<bool> all_gather(E& e, AllGatherMotion motion, const void* in, void* out, std::size_t each) {
   switch (motion) {
     case AllGatherMotion::ring: return all_gather_ring(e, in, out, Parts::equal(each));
-    case AllGatherMotion::pairwise: return all_gather_pairwise(e, in, out, Parts::equal(each));
+    case AllGatherMotion::pairwise: {
+      const int pieces = pieces_of(each);
+      return pieces == 1 ? all_gather_pairwise(e, in, out, Parts::equal(each))
+                         : all_gather_pairwise_pieces(e, in, out, Parts::equal(each), pieces);
+    }
     case AllGatherMotion::bruck: return all_gather_bruck(e, in, out, each);
     case AllGatherMotion::recursive_doubling: break;
   }

@@ -149,6 +149,13 @@ Task<bool> all_reduce_gathered(E& e, const MessageReduction r, const void* in, v
   const std::size_t each = count * r.value_bytes;
   auto gathered = e.scratch(static_cast<std::size_t>(ranks) * each);  // block i is that of the rank i ahead
   void* const blocks = gathered.data();
+  if (ranks == 2) {  // a step whose operands may stay where they are
+    auto coming = receive_range(e, 1 - e.rank(), 0, blocks, {0, each});
+    auto leaving = send_range(e, 1 - e.rank(), 0, in, {0, each});
+    if (!co_await ended(coming, leaving)) co_return false;
+    co_return co_await fold_pair(e, r, FoldKind::values_to_value, e.rank() == 0 ? in : blocks,
+                                 e.rank() == 0 ? blocks : in, out, count);
+  }
   if (!co_await e.copy(blocks, in, each)) co_return false;
   for (int step = 0, have = 1; have < ranks; ++step, have *= 2) {
     const std::size_t held = static_cast<std::size_t>(have) * each;

@@ -46,6 +46,23 @@ Task<bool> all_to_all_pairwise(E& e, const void* in, Parts in_parts, void* out, 
   co_return co_await flight.all();
 }
 
+/// Every second piece of the parts, from piece `first` on.
+template <endpoint E>
+Task<bool> all_to_all_pairwise_lane(E& e, const void* in, void* out, Parts parts, int first, int pieces) {
+  for (int piece = first; piece < pieces; piece += 2) {
+    const Parts part = parts.piece(piece, pieces);
+    if (!co_await all_to_all_pairwise(e, in, part, out, part, phase(0) + piece)) co_return false;
+  }
+  co_return true;
+}
+
+/// The same for long parts: the even and the odd pieces go side by side. For equal parts.
+template <endpoint E>
+Task<bool> all_to_all_pairwise_pieces(E& e, const void* in, void* out, Parts parts, int pieces) {
+  co_return co_await SideBySide(all_to_all_pairwise_lane(e, in, out, parts, 0, pieces),
+                                all_to_all_pairwise_lane(e, in, out, parts, 1, pieces));
+}
+
 /// ceil(log2 P) steps: a block that has i ranks to go travels in the steps of i's bits, together with all that share
 /// the bit. About P / 2 * log2 P blocks are sent instead of P - 1, so it is for small ones. For equal parts.
 /// Source: Bruck, Ho, Kipnis, Upfal, Weathersby 1997.
@@ -84,8 +101,11 @@ Task<bool> all_to_all_bruck(E& e, const void* in, void* out, std::size_t each, i
 /// The algorithm of that name. `each`: bytes of the part for each rank.
 template <endpoint E>
 Task<bool> all_to_all(E& e, AllToAllMotion motion, const void* in, void* out, std::size_t each) {
-  return motion == AllToAllMotion::bruck ? all_to_all_bruck(e, in, out, each)
-                                         : all_to_all_pairwise(e, in, Parts::equal(each), out, Parts::equal(each));
+  if (motion == AllToAllMotion::bruck) return all_to_all_bruck(e, in, out, each);
+  const Parts parts = Parts::equal(each);
+  const int pieces = pieces_of(each);
+  return pieces == 1 ? all_to_all_pairwise(e, in, parts, out, parts)
+                     : all_to_all_pairwise_pieces(e, in, out, parts, pieces);
 }
 
 }  // namespace allfold::message

@@ -78,6 +78,15 @@ class Parts {
   const std::size_t* begins_ = nullptr;
 };
 
+/// Longer parts are cut into pieces, of which two are under way at a time: some travel while others are folded, and
+/// nobody sends more than its receiver comes to read, which TCP would take for a slow wire.
+/// Source: docs/decisions/0012-ucx-constants.md.
+inline constexpr std::size_t piece_bytes = std::size_t{128} << 10;
+constexpr int pieces_of(std::size_t part_bytes) noexcept {
+  const std::size_t pieces = part_bytes / piece_bytes + (part_bytes % piece_bytes != 0 ? 1 : 0);
+  return pieces < 1 ? 1 : pieces < 4096 ? static_cast<int>(pieces) : 4096;
+}
+
 /// Shards of a vector that is reduced begin at multiples of so many elements: a cache line's worth of most types.
 inline constexpr std::size_t reduction_grain = 16;
 

@@ -14,14 +14,6 @@
 
 namespace allfold::message {
 
-/// A part of so many bytes is cut into pieces, so that some travel while others are folded.
-/// Source: docs/scaling.md, from the simulated network.
-inline constexpr std::size_t least_piece_bytes = std::size_t{256} << 10;
-constexpr int pieces_of(std::size_t part_bytes) noexcept {
-  const std::size_t pieces = part_bytes / least_piece_bytes;
-  return pieces < 1 ? 1 : pieces < 4096 ? static_cast<int>(pieces) : 4096;
-}
-
 /// Each rank sends every other its part of the input, and folds what it gets in ascending rank order into `out`. A
 /// step.
 template <endpoint E>
@@ -59,16 +51,23 @@ Task<bool> reduce_scatter_pairwise_lane(E& e, const MessageReduction r, const vo
   co_return true;
 }
 
+/// The even and the odd pieces side by side.
+template <endpoint E>
+Task<bool> reduce_scatter_pairwise_pieces(E& e, const MessageReduction r, const void* in, void* out, Parts parts,
+                                          int pieces) {
+  co_return co_await SideBySide(reduce_scatter_pairwise_lane(e, r, in, out, parts, 0, pieces),
+                                reduce_scatter_pairwise_lane(e, r, in, out, parts, 1, pieces));
+}
+
 /// Reproducible. Parts of the input go straight to their owners, who fold them: (P - 1) / P * bytes per rank. Of long
 /// parts the even and the odd pieces go side by side. Uses the steps of phase 0.
 template <endpoint E>
-Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction r, const void* in, void* out, Parts parts) {
+Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction& r, const void* in, void* out, Parts parts) {
   std::size_t longest = 0;
   for (int rank = 0; rank < e.world_size(); ++rank) longest = std::max(longest, parts.size_of(rank));
   const int pieces = pieces_of(longest * r.value_bytes);
-  if (pieces == 1) co_return co_await reduce_scatter_pairwise_lane(e, r, in, out, parts, 0, pieces);
-  co_return co_await SideBySide(reduce_scatter_pairwise_lane(e, r, in, out, parts, 0, pieces),
-                                reduce_scatter_pairwise_lane(e, r, in, out, parts, 1, pieces));
+  return pieces == 1 ? exchange_and_fold(e, r, in, out, parts, phase(0))
+                     : reduce_scatter_pairwise_pieces(e, r, in, out, parts, pieces);
 }
 
 /// Fast. Recursive halving: log2 P steps and about (P - 1) / P * bytes per rank; where P is no power of two, twice the

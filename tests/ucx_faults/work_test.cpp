@@ -68,7 +68,7 @@ TEST_CASE("many operations are under way at once, and are waited for in another 
       const int next = comm.rank() % 2 == 0 ? call : calls - 1 - call;
       works[n(next)].wait();
       EXPECT(works[n(next)].over() && works[n(next)].done() && !works[n(next)].error());
-      EXPECT(works[n(next)].sequence() == static_cast<unsigned>(next) + 1);
+      EXPECT(works[n(next)].sequence() == static_cast<unsigned>(next) + 2);
     }
     const int ranks = comm.world_size();
     for (int call = 0; call < calls; ++call) {
@@ -217,6 +217,48 @@ TEST_CASE("an operation that wants more time than it has ends the communicator")
   });
 }
 
+TEST_CASE("to ask whether an operation is over is enough to learn that it is late") {
+  over_ucx({2}, [](auto& comm) {
+    std::vector<int> data(10);
+    if (comm.rank() == 1) {
+      std::this_thread::sleep_for(1s);
+      return;
+    }
+    const Work work = comm.receive(data, 1, {.timeout = 100ms, .tag = 5, .async = true});
+    const auto end = allfold::Deadline::after(10s);
+    while (!work.done() && !end.expired()) continue;
+    EXPECT(work.over() && work.error());
+    EXPECT_THROWS_AS(work.wait(), allfold::TimeoutError);
+  });
+}
+
+TEST_CASE("the progress thread refuses to wait for itself") {
+  allfold_test::take_ways("tcp");
+  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+    auto comm = allfold::Communicator<allfold::UcxThreadTransport>::create(environment);
+    std::string message;
+    std::atomic<bool> ended = false;
+    std::vector<int> data(1);
+    const auto waits = [](auto& on, std::vector<int>& to, std::string& refusal, std::atomic<bool>& over) -> Errand {
+      co_await on.receive(to, 1 - on.rank(), async);  // goes on in the thread
+      try {
+        on.barrier();
+      } catch (const allfold::UsageError& error) {
+        refusal = error.what();
+      }
+      co_await on.barrier(async);  // the refused one does not count
+      over = true;
+    };
+    waits(comm, data, message, ended);
+    comm.barrier();
+    comm.send(std::vector<int>(1), 1 - comm.rank());
+    const auto end = allfold::Deadline::after(10s);
+    while (!ended && !end.expired()) std::this_thread::sleep_for(1ms);
+    EXPECT(ended);
+    allfold_test::expect_contains(message, {"barrier", "wait for itself", "co_await"});
+  });
+}
+
 TEST_CASE("a communicator may go before its operations are over") {
   over_ucx({2}, [](auto& comm) {
     using Comm = std::remove_reference_t<decltype(comm)>;
@@ -294,5 +336,24 @@ TEST_CASE("communicators share a worker, each with a number of its own") {
     Comm alone = Comm::create(environment, comm.transport(), allfold::MessageOptions{.shared_worker = false});
     EXPECT(!alone.transport().shares_worker());
     alone.barrier();
+  });
+}
+
+TEST_CASE("a failure of one communicator ends those that share its worker") {
+  over_ucx({2}, [](auto& comm, const allfold::Environment& environment) {
+    using Comm = std::remove_reference_t<decltype(comm)>;
+    std::vector<int> data(1000, 1);
+    comm.all_reduce(data, allfold::sum);
+    Comm second = Comm::create(environment, comm.transport());
+    const auto late = [&] { second.receive(data, 1 - comm.rank(), {.timeout = 100ms}); };
+    EXPECT_THROWS_AS(late(), allfold::TimeoutError);
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_THROWS_AS(comm.all_reduce(data, allfold::sum), allfold::TimeoutError);
+      EXPECT_THROWS_AS(comm.send(data, 1 - comm.rank()), allfold::TimeoutError);
+    }
+    Comm third = Comm::create(environment, comm.transport());
+    EXPECT(!third.transport().shares_worker());
+    third.all_reduce(data, allfold::sum);
+    third.barrier();
   });
 }

@@ -1,0 +1,16 @@
+// expect: allfold: input and output of a collective have different element types
+// SPDX-License-Identifier: Apache-2.0
+#include <vector>
+
+#include <allfold/ucx.hpp>
+
+int main() {
+  auto comm = allfold::Communicator<allfold::UcxTransport>::create(allfold::environment());
+  const std::vector<float> in(4);
+#ifdef ALLFOLD_POSITIVE_CONTROL
+  std::vector<float> out(4);
+#else
+  std::vector<double> out(4);
+#endif
+  comm.all_reduce(in, out, allfold::sum);
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <allfold/base/environment.hpp>
+#include <allfold/base/error.hpp>
+#include <allfold/base/function_ref.hpp>
+#include <allfold/base/unique_fd.hpp>
+
+namespace allfold_test {
+
+/// Runs `body` in a child process; its status, or -1. What the child does to itself ends with it.
+inline int in_child(allfold::FunctionRef<int()> body) {
+  const pid_t parent = ::getpid();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::_exit(::getppid() == parent ? body() : 1);
+  }
+  int status = 0;
+  if (child < 0 || ::waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
+  return WEXITSTATUS(status);
+}
+
+/// A network namespace without a name: it ends with its last descriptor and process, however they end.
+class NetworkNamespace {
+ public:
+  /// For a process of one thread. @throws SystemError
+  NetworkNamespace() {
+    const allfold::UniqueFd home = current();
+    if (::unshare(CLONE_NEWNET) != 0) throw allfold::SystemError("test", errno, {"no network namespace"});
+    handle_ = current();
+    if (::setns(home.get(), CLONE_NEWNET) != 0) throw allfold::SystemError("test", errno, {"no way back home"});
+  }
+
+  int descriptor() const noexcept { return handle_.get(); }
+
+  /// Moves this process there, and what it opens from now on.
+  void enter() const {
+    if (::setns(handle_.get(), CLONE_NEWNET) != 0)
+      throw allfold::SystemError("test", errno, {"could not enter a host"});
+  }
+
+  /// The same, with a /sys that shows the interfaces of there, which UCX looks up.
+  void enter_with_sysfs() const {
+    enter();
+    const bool mine = ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+    // Busy: this process was there before.
+    if (!mine || (::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0 && errno != EBUSY)) {
+      throw allfold::SystemError("test", errno, {"no /sys of a host's own"});
+    }
+  }
+
+  /// Whether the above can be done; it is done to this process.
+  bool sees_itself() const noexcept {
+    try {
+      enter_with_sysfs();
+    } catch (const allfold::SystemError&) {
+      return false;
+    }
+    return ::access("/sys/class/net/lo", F_OK) == 0;
+  }
+
+  /// Runs a program there with `input`; whether it ended well. It says why not on stderr, unless it is `quiet`.
+  bool run(std::vector<std::string> command, const std::string& input = {}, bool quiet = false) const {
+    return in_child([&] {
+             int ends[2];
+             if (::setns(handle_.get(), CLONE_NEWNET) != 0 || ::pipe(ends) != 0) return 1;
+             // A pipe takes 64 KiB without a reader, and inputs are short.
+             if (::write(ends[1], input.data(), input.size()) != static_cast<ssize_t>(input.size())) return 1;
+             ::close(ends[1]);
+             ::dup2(ends[0], STDIN_FILENO);
+             if (quiet) {
+               const int nowhere = ::open("/dev/null", O_WRONLY);
+               ::dup2(nowhere, STDOUT_FILENO);
+               ::dup2(nowhere, STDERR_FILENO);
+             }
+             std::vector<char*> arguments;
+             for (std::string& word : command) arguments.push_back(word.data());
+             arguments.push_back(nullptr);
+             ::execvp(arguments[0], arguments.data());
+             return 127;
+           }) == 0;
+  }
+
+ private:
+  static allfold::UniqueFd current() {
+    allfold::UniqueFd fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (!fd) throw allfold::SystemError("test", errno, {"/proc/self/ns/net could not be opened"});
+    return fd;
+  }
+
+  allfold::UniqueFd handle_;
+};
+
+/// Hosts as far as networks go: each a network namespace with an interface eth0, all on one switch, which is a bridge
+/// in a namespace of its own. Their ranks share a kernel, and nothing that the library looks at.
+class Hosts {
+ public:
+  /// Why this machine cannot have any; empty: it can. Somebody other than root becomes root of a user namespace.
+  static const std::string& refusal() {
+    static const std::string reason = find_refusal();
+    return reason;
+  }
+
+  /// Why their interfaces cannot send by such a queueing discipline ("netem delay 1ms"); empty: they can.
+  static std::string queue_refusal(const std::string& discipline) {
+    if (!refusal().empty()) return refusal();
+    const NetworkNamespace probe;
+    if (!probe.run({"tc", "-V"}, {}, true)) return "there is no program tc (Debian and Ubuntu: iproute2)";
+    if (probe.run({"sh", "-c", "tc qdisc add dev lo root " + discipline}, {}, true)) return {};
+    return "this kernel has no queueing discipline " + discipline.substr(0, discipline.find(' '));
+  }
+
+  explicit Hosts(int count) : hosts_(static_cast<std::size_t>(count)) {
+    ip(switch_, "link add switch type bridge\nlink set switch up\n");
+    for (int host = 0; host < count; ++host) {
+      // The child that runs `ip` has this descriptor until it execs, and `ip` opens what its parent has.
+      const std::string switch_path = allfold::concat({"/proc/", ::getpid(), "/fd/", switch_.descriptor()});
+      ip(of(host), allfold::concat({"link set lo up\nlink add eth0 type veth peer name port", host, " netns ",
+                                    switch_path, "\naddress add ", address(host), "/24 dev eth0\nlink set eth0 up\n"}));
+      ip(switch_, allfold::concat({"link set port", host, " master switch up\n"}));
+    }
+  }
+
+  int count() const noexcept { return static_cast<int>(hosts_.size()); }
+  static std::string address(int host) { return allfold::concat({"10.77.0.", host + 1}); }
+  const NetworkNamespace& of(int host) const { return hosts_[static_cast<std::size_t>(host)]; }
+  const NetworkNamespace& at_switch() const { return switch_; }
+
+  /// Moves this rank to its host, `per_host` ranks each, and tells where rank 0 serves the store: `life` counts the
+  /// stores that it serves one after another.
+  allfold::Environment move_in(const allfold::Environment& launched, int per_host = 1, int life = 0) const {
+    allfold::Environment environment = launched;
+    environment.local_rank = launched.rank % per_host;
+    environment.local_world_size = per_host;
+    environment.meeting_host = address(0);
+    environment.meeting_port = static_cast<std::uint16_t>(29500 + life);
+    environment.listening_socket = -1;
+    environment.listener = std::make_shared<allfold::SharedListener>();
+    of(launched.rank / per_host).enter_with_sysfs();
+    return environment;
+  }
+
+  /// The interface goes down: the host itself knows it.
+  void take_down(int host) const {
+    change(of(host), "eth0", [](int socket, ifreq& request) {
+      return ::ioctl(socket, SIOCGIFFLAGS, &request) == 0 &&
+             (request.ifr_flags = static_cast<short>(request.ifr_flags & ~IFF_UP),
+              ::ioctl(socket, SIOCSIFFLAGS, &request) == 0);
+    });
+  }
+
+  /// Everything from and to the host is lost from now on, and nobody is told.
+  void lose_all(int host) const {
+    const std::string port = allfold::concat({"port", host});
+    change(switch_, "switch", [&](int socket, ifreq& request) {
+      request.ifr_ifindex = static_cast<int>(::if_nametoindex(port.c_str()));
+      return ::ioctl(socket, SIOCBRDELIF, &request) == 0;
+    });
+  }
+
+ private:
+  template <class Change>
+  static void change(const NetworkNamespace& where, const char* interface, Change&& change) {
+    const int status = in_child([&] {
+      where.enter();
+      const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+      ifreq request{};
+      std::strncpy(request.ifr_name, interface, sizeof request.ifr_name - 1);
+      return change(socket, request) ? 0 : errno;
+    });
+    if (status != 0) throw allfold::SystemError("test", status, {"could not change the interface ", interface});
+  }
+
+  static void ip(const NetworkNamespace& where, const std::string& commands) {
+    if (!where.run({"ip", "-batch", "-"}, commands)) {
+      throw allfold::Error(allfold::ErrorCode::system, "test", {"ip refused one of:\n", commands});
+    }
+  }
+
+  static std::string find_refusal() {
+    try {
+      const NetworkNamespace allowed;
+    } catch (const allfold::SystemError&) {
+      if (!become_root()) return allfold::concat({"network namespaces are not allowed here: ", std::strerror(errno)});
+    }
+    const NetworkNamespace probe;
+    if (!probe.run({"ip", "-V"}, {}, true)) return "there is no program ip (Debian and Ubuntu: iproute2)";
+    if (!probe.run({"ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"}, {}, true)) {
+      return "this kernel has no veth interfaces";
+    }
+    if (!probe.run({"ip", "link", "add", "probe2", "type", "bridge"}, {}, true)) return "this kernel has no bridges";
+    if (in_child([&] { return probe.sees_itself() ? 0 : 1; }) != 0)
+      return "a /sys of a namespace cannot be mounted here";
+    // Whoever became root did so in a network of its own, and the other cases of this program need its loopback.
+    in_child([] { return ::execlp("ip", "ip", "link", "set", "lo", "up", nullptr); });
+    return {};
+  }
+
+  /// Of a user namespace, which can return to no network but its own; false leaves errno.
+  static bool become_root() {
+    const std::string users = allfold::concat({"0 ", ::getuid(), " 1"});
+    const std::string groups = allfold::concat({"0 ", ::getgid(), " 1"});
+    return ::unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 && write_file("/proc/self/setgroups", "deny") &&
+           write_file("/proc/self/uid_map", users) && write_file("/proc/self/gid_map", groups);
+  }
+
+  static bool write_file(const char* path, std::string_view text) {
+    const allfold::UniqueFd fd(::open(path, O_WRONLY | O_CLOEXEC));
+    return fd && ::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  }
+
+  NetworkNamespace switch_;
+  std::vector<NetworkNamespace> hosts_;
+};
+
+}  // namespace allfold_test
+
+/// Leaves the running TEST_CASE as skipped where there can be no hosts.
+#define NEEDS_HOSTS()                                          \
+  do {                                                         \
+    const std::string& why = ::allfold_test::Hosts::refusal(); \
+    if (!why.empty()) SKIP_CASE(why.c_str());                  \
+  } while (false)

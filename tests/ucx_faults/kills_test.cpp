@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+
+#include <doctest/doctest.h>
+
+#include <allfold/policy/message_algorithm.hpp>
+
+#include <support/network_namespaces.hpp>
+#include <support/random.hpp>
+#include <support/skip.hpp>
+#include <support/ucx_faults.hpp>
+
+using allfold_test::Fault;
+using allfold_test::Hosts;
+using allfold_test::strike;
+
+namespace {
+
+constexpr int times = 20;
+
+/// 2 to 4 ranks, one of which, `first` or another, is killed within 30 ms of their calls.
+Fault random_kill(allfold_test::Random& random, int first) {
+  constexpr std::size_t sizes[] = {8, 64 << 10, 1 << 20, 16 << 20};
+  Fault fault;
+  fault.world_size = 2 + static_cast<int>(random.below(3));
+  fault.bad = static_cast<int>(
+      random.between(static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(fault.world_size - 1)));
+  fault.bytes = random.pick(sizes);
+  fault.motion = random.pick(allfold::all_reduce_motions);
+  fault.after = std::chrono::microseconds(random.below(30000));
+  return fault;
+}
+
+constexpr auto end_it = [](pid_t bad) { ::kill(bad, SIGKILL); };
+
+}  // namespace
+
+TEST_CASE("a rank killed at any moment is named, and comes back: one host, what UCX takes there") {
+  allfold_test::Random random(allfold_test::test_seed());
+  for (int i = 0; i < times; ++i) {
+    // Rank 0 has the socket at which all meet again.
+    strike<allfold::PeerError>(
+        random_kill(random, 1), "", true, [](const allfold::Environment& launched, int) { return launched; }, end_it);
+  }
+}
+
+TEST_CASE("a rank killed at any moment is named, and comes back: hosts") {
+  NEEDS_HOSTS();
+  allfold_test::Random random(allfold_test::test_seed());
+  for (int i = 0; i < times; ++i) {
+    const Fault fault = random_kill(random, 0);
+    const Hosts hosts(fault.world_size);
+    strike<allfold::PeerError>(
+        fault, "tcp", true,
+        [&](const allfold::Environment& launched, int life) { return hosts.move_in(launched, 1, life); }, end_it);
+  }
+}
