@@ -116,9 +116,12 @@ class MessageCommunicator {
     const Where where = state_->where("all_reduce_coalesced");
     std::vector<message::ReducePiece> pieces;
     std::vector<std::size_t> counts;
+    std::vector<Extent> extents;
     std::size_t count = 0;
     for (const std::span<T> each : buffers) {
-      check_extents(where, {}, Extent::of(each.data(), each.size()));
+      const Extent extent = Extent::of(each.data(), each.size());
+      check_extents(where, {}, extent);
+      if constexpr (State::has_memory_kinds) extents.push_back(extent);
       pieces.push_back({each.data(), each.data(), each.size()});
       counts.push_back(each.size());
       count += each.size();
@@ -130,7 +133,7 @@ class MessageCommunicator {
                              .algorithm = name(motion),
                              .count = count,
                              .split_hash = hash_splits(counts)},
-                            op, options, Arguments<T>(nullptr, count, nullptr, count),
+                            op, options, Arguments<T>(nullptr, count, nullptr, count).with_pieces(extents),
                             [pieces = std::move(pieces), motion](E& e, const MessageReduction& r) {
                               return message::all_reduce_coalesced(e, motion, r, std::span(pieces));
                             });
@@ -401,6 +404,7 @@ class MessageCommunicator {
     check_extents(where, Extent::of(from, count), {}, true);
     Traffic traffic;
     traffic.in_bytes = count * sizeof(T);
+    traffic.in = from;
     return state_->message(
         where, message_record<T>(Operation::send, count), to, options, traffic,
         [from, bytes = traffic.in_bytes, to](E& e, int&) { return message::send(e, to, from, bytes); });
@@ -451,7 +455,7 @@ class MessageCommunicator {
       record.reduction = operator_identity(op);
       record.reduction_name = operator_name<Op>();
       return motion_of<T>(where, record, options, a, [body = std::move(body), reduction = Reduction<Op, T>{op}](E& e) {
-        return body(e, host_reduction(reduction));
+        return body(e, reduction_for_messages<E>(reduction));
       });
     } else {
       return {};

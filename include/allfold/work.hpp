@@ -58,6 +58,15 @@ class Work {
     return true;
   }
 
+  /// Lets a stream of the GPU wait for it: what is enqueued there next sees the output. The host waits, as wait() does; but
+  /// not where a thread makes progress and MessageOptions::cuda_gates is set. There a failed operation lets the stream go
+  /// on too, and shows in status(). @throws as wait() if it is over; UsageError for a stream under capture
+  void wait(CUstream_st* stream) const {
+    StreamGates* const gates = progress_ != nullptr ? progress_->gates() : nullptr;
+    if (over() || !has_thread_ || gates == nullptr) return wait();
+    gates->close_until_over(where_, operation_, stream);
+  }
+
   /// Why it failed; null if it did not, or is not over.
   std::exception_ptr error() const noexcept {
     return operation_.get() != nullptr && over() ? operation_->error() : nullptr;

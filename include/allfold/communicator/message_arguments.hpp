@@ -126,6 +126,8 @@ struct Traffic {
   std::span<const std::size_t> in_splits{};   ///< elements for each rank
   std::span<const std::size_t> out_splits{};  ///< elements of each rank
   OperationResult result{};
+  const void* in = nullptr;
+  std::span<const Extent> pieces{};  ///< buffers of a call that has any number of them
 };
 
 /// The element type of an output, which its input shares.
@@ -149,6 +151,7 @@ struct MessageArguments {
   std::size_t out_count = 0;
   std::span<const std::size_t> in_splits{};
   std::span<const std::size_t> out_splits{};
+  std::span<const Extent> pieces{};
   bool has_type = false;
 
   MessageArguments() = default;
@@ -167,11 +170,16 @@ struct MessageArguments {
     a.out_splits = of_out;
     return a;
   }
+  MessageArguments with_pieces(std::span<const Extent> of_call) const noexcept {
+    MessageArguments a = *this;
+    a.pieces = of_call;
+    return a;
+  }
   MessageArguments without_input() const noexcept { return MessageArguments(nullptr, 0, out, out_count); }
   MessageArguments without_output() const noexcept { return MessageArguments(in, count, nullptr, 0); }
 
   Traffic traffic() const noexcept {
-    return {count * sizeof(T), out_count * sizeof(T), in_splits, out_splits, result()};
+    return {count * sizeof(T), out_count * sizeof(T), in_splits, out_splits, result(), in, pieces};
   }
   OperationResult result() const noexcept {
     if (!has_type || out == nullptr) return {};

@@ -42,8 +42,13 @@ template <store_policy Store, message_transport_policy Transport, message_select
           tracer_policy Tracer>
 class MessageSession {
   using E = typename Transport::endpoint_type;
+  using Link = std::remove_reference_t<decltype(std::declval<Transport&>().link())>;
 
  public:
+  /// Whether the transport takes memory of several kinds, so that each call's has to be found out.
+  static constexpr bool has_memory_kinds =
+      requires(Link& link, const Where& where, std::span<const NamedMemory> all) { link.kind_of(where, all); };
+
   template <class... Arguments>
   static std::shared_ptr<MessageSession> create(const Environment& environment, Arguments&&... arguments) {
     static_assert(
@@ -107,9 +112,10 @@ class MessageSession {
 
   /// Begins `body(endpoint, source) -> Task<bool>` as a collective.
   template <class Body>
-  Work collective(const Where& where, const MessageRecord& record, const CallOptions& options, const Traffic& traffic,
+  Work collective(const Where& where, MessageRecord record, const CallOptions& options, const Traffic& traffic,
                   Body body) {
     enter(where);
+    find_kind(where, record, traffic);
     if (options.channel < 0 || options.channel >= options_.channels) {
       throw UsageError(where, {"channel ", options.channel, " does not exist; expected 0 to ", options_.channels - 1,
                                "; ask for more with Options::channels"});
@@ -118,10 +124,10 @@ class MessageSession {
     check_wait(where, record.operation, options);
     const std::uint32_t sequence = ++sequences_[static_cast<std::size_t>(options.channel)];
     const CollectiveId id{where.operation(), options.channel, sequence,
-                          message_options_.check_calls ? 0 : record.hash()};
+                          message_options_.check_calls ? 0 : record.message_hash()};
     if (!message_options_.check_calls)
       return begin(where, E(link(), id), sequence, record, options, timeout, traffic, body);
-    message::Claim claim{.hash = record.hash(), .text = {}};
+    message::Claim claim{.hash = record.hash(), .memory = static_cast<std::uint64_t>(record.memory), .text = {}};
     copy_name(claim.text, record.text());
     return begin(where, E(link(), id), sequence, record, options, timeout, traffic,
                  [claim, where, body = std::move(body)](E& e, int& source) {
@@ -131,14 +137,15 @@ class MessageSession {
 
   /// Likewise as a message to `peer`, or from it.
   template <class Body>
-  Work message(const Where& where, const MessageRecord& record, int peer, const CallOptions& options,
-               const Traffic& traffic, Body body) {
+  Work message(const Where& where, MessageRecord record, int peer, const CallOptions& options, const Traffic& traffic,
+               Body body) {
     enter(where);
+    find_kind(where, record, traffic);
     const Duration timeout = timeout_of(where, options, options_);
     check_wait(where, record.operation, options);
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
-    const MessageId id{where.operation(), options.tag, record.type};
+    const MessageId id{where.operation(), options.tag, record.message_type()};
     const Work work =
         begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
@@ -173,7 +180,19 @@ class MessageSession {
         tracer_(std::move(tracer)),
         transport_(std::move(transport)) {}
 
-  auto& link() noexcept { return transport_.link(); }
+  Link& link() noexcept { return transport_.link(); }
+
+  void find_kind(const Where& where, MessageRecord& record, const Traffic& traffic) {
+    if constexpr (has_memory_kinds) {
+      std::vector<NamedMemory> all;
+      if (traffic.in != nullptr && traffic.in_bytes != 0) all.push_back({"input", traffic.in});
+      if (traffic.result.data != nullptr && traffic.out_bytes != 0) all.push_back({"output", traffic.result.data});
+      for (const Extent& piece : traffic.pieces) {
+        if (piece.bytes != 0) all.push_back({all.empty() ? "first buffer" : "other buffer", piece.data});
+      }
+      record.memory = link().kind_of(where, all);
+    }
+  }
 
   void meet(const Environment& environment, Deadline deadline) {
     {
@@ -259,6 +278,7 @@ class MessageSession {
   Work begin(const Where& where, E endpoint, std::uint32_t sequence, const MessageRecord& record,
              const CallOptions& options, Duration timeout, const Traffic& traffic, Body body, int peer = -1) {
     endpoint.set_timeout(timeout);
+    if constexpr (has_memory_kinds) endpoint.take_input(where, record.memory, options.stream);
     const bool waits = is_awaited(record.operation, options);
     const auto post = [&](auto report) {
       using Call = MessageCall<E, Body, decltype(report)>;

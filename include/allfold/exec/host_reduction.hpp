@@ -98,4 +98,14 @@ MessageReduction host_reduction(const Reduction& reduction) noexcept {
           .commutes = detail::operator_commutes<typename Reduction::operator_type>()};
 }
 
+/// The same, with what the endpoint needs beside it for other memory: its `erased(reduction)`, if it has one.
+template <class E, class Reduction>
+MessageReduction reduction_for_messages(const Reduction& reduction) noexcept {
+  if constexpr (requires { E::erased(reduction); }) {
+    return E::erased(reduction);
+  } else {
+    return host_reduction(reduction);
+  }
+}
+
 }  // namespace allfold

@@ -100,7 +100,7 @@ class CudaChannel {
   std::uint32_t sequence_ = 0;
 };
 
-namespace detail {
+namespace launching {
 
 /// The worlds that machines have get kernels of their own; the others share one.
 template <Algorithm A, class Reduction>
@@ -182,7 +182,7 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
   channel.enqueue(kernel, shape, sends_packets<A> ? watch_threads : 0, stream, meta, call);
 }
 
-}  // namespace detail
+}  // namespace launching
 
 /// Enqueues an all-reduce of GPU ranks on the stream. Found by the communicator through its argument.
 template <AlgorithmSet Set, class Reduction>
@@ -193,7 +193,7 @@ std::optional<Failure> launch_all_reduce(CudaChannel& channel, Candidates<Set>, 
   if (algorithm == Algorithm::none) algorithm = Algorithm::two_shot;  // a set with either has both
   const auto if_it_is = [&]<Algorithm A>() {
     if constexpr (Set.contains(A) || (A == Algorithm::two_shot && Set.contains(Algorithm::none))) {
-      if (algorithm == A) detail::enqueue_all_reduce<A>(channel, call, meta, options.stream);
+      if (algorithm == A) launching::enqueue_all_reduce<A>(channel, call, meta, options.stream);
     }
   };
   if_it_is.template operator()<Algorithm::one_shot>();

@@ -44,7 +44,7 @@ inline DeviceSignals describe_signals(const CudaChannel& channel, std::span<std:
   return signals;
 }
 
-namespace detail {
+namespace signalling {
 
 /// The word by which `from` signals to `to`; null if there is no such rank or slot.
 inline __device__ std::uint32_t* signal_word_of(const DeviceSignals& signals, int to, int from, int slot) {
@@ -72,7 +72,7 @@ __device__ bool has_come_to(const DeviceSignals& signals, const std::uint32_t* w
   return await_word<Value>(signals, word, peer, slot);
 }
 
-}  // namespace detail
+}  // namespace signalling
 
 /// Signals to `peer` in `slot`: waits until the peer has taken this rank's last signal there, and sets the word to 1.
 /// Callable from: one thread at a time for each peer and slot, 0 to signal_slots - 1.   Memory order: release, system
@@ -80,8 +80,8 @@ __device__ bool has_come_to(const DeviceSignals& signals, const std::uint32_t* w
 /// Returns false if the communicator has ended, or does now: the peer did not take the last signal in time. Then the
 /// communicator's next call, or status(), says why.
 inline __device__ bool put_signal(const DeviceSignals& signals, int peer, int slot) {
-  std::uint32_t* const word = detail::signal_word_of(signals, peer, signals.rank(), slot);
-  if (!detail::has_come_to<0>(signals, word, peer, slot)) return false;
+  std::uint32_t* const word = signalling::signal_word_of(signals, peer, signals.rank(), slot);
+  if (!signalling::has_come_to<0>(signals, word, peer, slot)) return false;
   ptx::store_release(word, 1U);
   return true;
 }
@@ -90,8 +90,8 @@ inline __device__ bool put_signal(const DeviceSignals& signals, int peer, int sl
 /// Callable from: one thread at a time for each peer and slot.   Memory order: acquire, system scope.
 /// Returns false, as put_signal does: the peer did not signal in time.
 inline __device__ bool wait_signal(const DeviceSignals& signals, int peer, int slot) {
-  std::uint32_t* const word = detail::signal_word_of(signals, signals.rank(), peer, slot);
-  if (!detail::has_come_to<1>(signals, word, peer, slot)) return false;
+  std::uint32_t* const word = signalling::signal_word_of(signals, signals.rank(), peer, slot);
+  if (!signalling::has_come_to<1>(signals, word, peer, slot)) return false;
   ptx::store_relaxed(word, 0U);
   return true;
 }

@@ -198,6 +198,16 @@ class MessageOperations {
   MessageOperation** last_ended_ = &ended_;
 };
 
+/// The task of a call as it runs on the endpoint: after what its `after_input` waits for, if it has one.
+template <class E>
+Task<bool> in_its_order(E& e, Task<bool> task) {
+  if constexpr (requires { e.after_input(std::move(task)); }) {
+    return e.after_input(std::move(task));
+  } else {
+    return task;
+  }
+}
+
 /// What is written of an operation, where nobody wants to know.
 struct NoReport {
   void ended(const MessageOperation&) const noexcept {}
@@ -221,7 +231,7 @@ class MessageCall final : public MessageOperation {
  private:
   static Task<bool> run(E& endpoint, MessageCall& call, MessageOperations& all) {
     try {
-      call.ok_ = co_await call.body_(endpoint, call.source_);
+      call.ok_ = co_await in_its_order(endpoint, call.body_(endpoint, call.source_));
     } catch (...) {
       call.error_ = std::current_exception();
     }
@@ -231,15 +241,15 @@ class MessageCall final : public MessageOperation {
 
   void begin(MessageOperations& all) override {
     try {
-      runner_ = run(endpoint_, *this, all);
-    } catch (...) {  // there was no memory for it
+      static_cast<void>(runner_ = run(endpoint_, *this, all));  // nvcc finds that it is nodiscard
+    } catch (...) {                                             // there was no memory for it
       error_ = std::current_exception();
       return all.ended(*this);
     }
     runner_.start();
   }
   void conclude() noexcept override {
-    runner_ = {};
+    static_cast<void>(runner_ = {});
     if (error_) {
       end_all();
     } else if (!ok_) {
@@ -248,7 +258,7 @@ class MessageCall final : public MessageOperation {
     report_.ended(*this);
   }
   ALLFOLD_COLD void abandon() noexcept override {
-    runner_ = {};
+    static_cast<void>(runner_ = {});
     error_ = std::make_exception_ptr(
         UsageError(endpoint_.where(), {"the communicator was destroyed before the call was over; expected it to live "
                                        "until then; wait for the Work first"}));

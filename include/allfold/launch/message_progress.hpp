@@ -25,7 +25,22 @@
 #include <allfold/base/unique_fd.hpp>
 #include <allfold/launch/message_operation.hpp>
 
+namespace allfold {}  // namespace allfold
+
+/// What cudaStream_t points to.
+struct CUstream_st;
+
 namespace allfold {
+
+/// Lets streams of a GPU wait for operations.
+class StreamGates {
+ public:
+  /// What is enqueued on the stream next waits until the operation is over, well or not.
+  virtual void close_until_over(const Where& where, OperationRef operation, CUstream_st* stream) = 0;
+
+ protected:
+  ~StreamGates() = default;
+};
 
 /// Who makes progress for a rank's operations, as Work sees it.
 class MessageProgress {
@@ -42,12 +57,19 @@ class MessageProgress {
   /// Whether this thread may wait: the one on which coroutines go on would wait for itself.
   virtual bool may_wait() const noexcept = 0;
 
+  /// Null where operations have no memory of GPUs.
+  StreamGates* gates() const noexcept { return gates_; }
+  void set_gates(StreamGates* gates) noexcept { gates_ = gates; }
+
  protected:
   /// How often the peers are looked at while something is under way.
   static constexpr std::chrono::milliseconds look_interval{1};
 
   MessageProgress() = default;
   ~MessageProgress() = default;
+
+ private:
+  StreamGates* gates_ = nullptr;
 };
 
 /// Progress by the caller: whoever waits, polls or begins an operation moves all of them on. No thread, and the shortest

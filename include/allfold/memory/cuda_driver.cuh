@@ -29,6 +29,7 @@ struct CudaDriver {
   decltype(&cuMemUnmap) unmap = nullptr;
   decltype(&cuMemSetAccess) set_access = nullptr;
   decltype(&cuPointerGetAttributes) pointer_attributes = nullptr;
+  decltype(&cuStreamWaitValue32) wait_for_word = nullptr;
   /// Of the runtime, which a thread may call first: sets memory to zero, and returns when it is.
   cudaError_t (*clear)(void* memory, std::size_t bytes) = nullptr;
 
@@ -49,6 +50,7 @@ struct CudaDriver {
     find(where, "cuMemUnmap", driver.unmap);
     find(where, "cuMemSetAccess", driver.set_access);
     find(where, "cuPointerGetAttributes", driver.pointer_attributes);
+    find(where, "cuStreamWaitValue32", driver.wait_for_word);
     driver.clear = [](void* memory, std::size_t bytes) {
       const cudaError_t error = cudaMemset(memory, 0, bytes);
       return error == cudaSuccess ? cudaDeviceSynchronize() : error;

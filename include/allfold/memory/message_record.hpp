@@ -14,6 +14,15 @@
 
 namespace allfold {
 
+/// Where the buffers of a call lie, on transports that take several kinds; `none`: it has no buffers, or there is one kind.
+enum class MemoryKind : std::uint8_t { none, host, device };
+
+/// A buffer, and what the call calls it.
+struct NamedMemory {
+  std::string_view name;
+  const void* data;
+};
+
 /// What a rank calls over messages, as far as ranks must agree on it. The views' texts live for ever.
 struct MessageRecord {
   Operation operation = Operation::barrier;
@@ -25,7 +34,9 @@ struct MessageRecord {
   int root = -1;
   std::string_view type_name{};
   std::string_view reduction_name{};
+  MemoryKind memory = MemoryKind::none;
 
+  /// Of all but the kind of memory, of which a rank without elements has none.
   std::uint64_t hash() const noexcept {
     std::uint64_t h = static_cast<std::uint64_t>(operation);
     for (const std::uint64_t part :
@@ -35,6 +46,10 @@ struct MessageRecord {
     return h;
   }
 
+  /// What messages bear of it: ranks that exchange any have memory of one kind.
+  std::uint64_t message_hash() const noexcept { return with_memory(hash()); }
+  std::uint64_t message_type() const noexcept { return with_memory(type); }
+
   /// `all_reduce of 1024 float, sum, direct`.
   ALLFOLD_COLD std::string text() const {
     std::string all(name(operation));
@@ -43,7 +58,14 @@ struct MessageRecord {
     if (root >= 0) all += concat({", root ", root});
     if (split_hash != 0) all += ", split unevenly";
     if (!algorithm.empty()) all += concat({", ", algorithm});
+    if (memory == MemoryKind::device) all += ", memory of a GPU";
+    if (memory == MemoryKind::host) all += ", memory of the host";
     return all;
+  }
+
+ private:
+  std::uint64_t with_memory(std::uint64_t h) const noexcept {
+    return memory == MemoryKind::none ? h : hash_combine(h, static_cast<std::uint64_t>(memory));
   }
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <optional>
 
 #include <allfold/base/deadline.hpp>
@@ -8,6 +9,13 @@
 #include <allfold/policy/operation.hpp>
 
 namespace allfold {
+
+/// How memory of GPUs gets into messages.
+enum class CudaWay : unsigned char {
+  automatic,  ///< what has proved itself: staged
+  direct,     ///< the transport takes it as it is
+  staged,     ///< through pinned memory of the host, in chunks
+};
 
 /// What holds for a communicator over messages, beside Options. Must be the same on every rank. Each has a variable of
 /// the environment, which goes before what the program says.
@@ -31,6 +39,14 @@ struct MessageOptions {
   Duration health_check_timeout = std::chrono::seconds(20);
   /// How long a communicator that is destroyed waits for the other ranks' last calls; ALLFOLD_LINGER_MS.
   Duration linger = std::chrono::seconds(5);
+  /// Of a transport that takes memory of GPUs; ALLFOLD_UCX_CUDA, auto, direct or staged.
+  CudaWay cuda = CudaWay::automatic;
+  /// How long the chunks of staged memory are; ALLFOLD_UCX_CUDA_CHUNK_BYTES.
+  std::size_t cuda_chunk_bytes = std::size_t{512} << 10;
+  /// Whether Work::wait(stream) lets the stream wait, where a thread makes progress; else the host does. Calls of CUDA that
+  /// wait for the whole GPU must not be made meanwhile, nor be needed: kernels and memory of a first call are. Off until
+  /// that is solved; ALLFOLD_UCX_CUDA_GATES.
+  bool cuda_gates = false;
 
   /// The same, but for what the environment says. @throws UsageError for a variable that holds anything else
   ALLFOLD_COLD MessageOptions with_environment() const {
@@ -52,6 +68,13 @@ struct MessageOptions {
     set(options.health_check, boolean_variable("ALLFOLD_HEALTH_CHECK"));
     set_ms(options.health_check_timeout, integer_variable("ALLFOLD_HEALTH_CHECK_TIMEOUT_MS", 1, an_hour));
     set_ms(options.linger, integer_variable("ALLFOLD_LINGER_MS", 1, an_hour));
+    if (const auto way = choice_variable("ALLFOLD_UCX_CUDA", {"auto", "direct", "staged"})) {
+      options.cuda = static_cast<CudaWay>(*way);
+    }
+    if (const auto bytes = integer_variable("ALLFOLD_UCX_CUDA_CHUNK_BYTES", 256, 1 << 26)) {
+      options.cuda_chunk_bytes = static_cast<std::size_t>(*bytes);
+    }
+    set(options.cuda_gates, boolean_variable("ALLFOLD_UCX_CUDA_GATES"));
     return options;
   }
 };

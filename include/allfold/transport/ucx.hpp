@@ -21,19 +21,27 @@
 
 namespace allfold {
 
+/// What a transport over UCX is made of, for memory of the host.
+struct UcxParts {
+  using worker_type = UcxWorker;
+  using link_type = UcxLink;
+  using endpoint_type = UcxEndpoint;
+  static constexpr std::string_view name = "ucx";
+};
+
 /// Messages through UCX, between ranks on whatever hosts: TCP, shared memory, RDMA as UCX finds them. `Progress`:
 /// CallerProgress or ThreadProgress.
 ///
 /// A copy of a transport that is connected shares its worker, connections and progress, where the ranks are the same:
 /// pass one communicator's transport to `create` for another. With progress by the caller one thread then uses them all;
 /// if one of them fails, all end.
-template <template <class> class Progress>
+template <template <class> class Progress, class Parts = UcxParts>
 class BasicUcxTransport {
  public:
   using policy_category = transport_tag;
-  using endpoint_type = UcxEndpoint;
-  using progress_type = Progress<UcxWorker>;
-  static constexpr std::string_view name = "ucx";
+  using endpoint_type = typename Parts::endpoint_type;
+  using progress_type = Progress<typename Parts::worker_type>;
+  static constexpr std::string_view name = Parts::name;
   static constexpr int max_world_size = UcxLink::max_ranks;
   static constexpr int max_channels = detail::UcxTag::channels;
 
@@ -55,11 +63,18 @@ class BasicUcxTransport {
     const int number = agree_on_number(meeting, ranks, options);
     if (shared_ == nullptr) shared_ = std::make_shared<Shared>(meeting, ranks);
     const UcxLink::Options of_link{.communicator = number, .linger = options.linger};
-    progress().run([&] { link_ = std::make_unique<UcxLink>(shared_->worker, meeting, ranks, of_link); });
+    progress().run([&] {
+      if constexpr (has_gates) {
+        if (options.cuda_gates) progress().set_gates(&shared_->worker.gates());
+        link_ = std::make_unique<Link>(shared_->worker, meeting, ranks, of_link, options);
+      } else {
+        link_ = std::make_unique<Link>(shared_->worker, meeting, ranks, of_link);
+      }
+    });
   }
 
   progress_type& progress() noexcept { return shared_->progress; }
-  UcxLink& link() noexcept { return *link_; }
+  typename Parts::link_type& link() noexcept { return *link_; }
   /// Whether it has the worker of another.
   bool shares_worker() const noexcept { return shared_.use_count() > 1; }
 
@@ -70,6 +85,9 @@ class BasicUcxTransport {
   }
 
  private:
+  using Link = typename Parts::link_type;
+  static constexpr bool has_gates = requires(typename Parts::worker_type& worker) { worker.gates(); };
+
   struct Shared {
     Shared(Meeting& meeting, std::span<const Identity> who)
         : ranks(who.begin(), who.end()), worker(meeting, progress_type::has_thread), progress(worker) {}
@@ -80,7 +98,7 @@ class BasicUcxTransport {
     }
 
     std::vector<Identity> ranks;
-    UcxWorker worker;
+    typename Parts::worker_type worker;
     progress_type progress;
   };
 
@@ -114,7 +132,7 @@ class BasicUcxTransport {
   }
 
   std::shared_ptr<Shared> shared_;
-  std::unique_ptr<UcxLink> link_;  ///< before its worker
+  std::unique_ptr<Link> link_;  ///< before its worker
 };
 
 /// The shortest way: the caller makes progress.

@@ -75,6 +75,7 @@ class UcxLink final : public UcxClient {
     if (!failure_) failure_ = UcxFailure{ErrorCode::peer, rank(), true};
     failed_.store(true, std::memory_order_release);
     operations_.end_all(others_go_on);
+    worker_.settle();
     settle();
     worker_.leave(*this, communicator_);
     // What could not be ended but with its endpoint has taken the others' along.
@@ -352,6 +353,7 @@ class UcxLink final : public UcxClient {
     failed_.store(true, std::memory_order_release);
     worker_.end(failure);
     operations_.end_all(false);
+    worker_.settle();
     worker_.look(no_call);  // the others end at once: their endpoints are gone
   }
 

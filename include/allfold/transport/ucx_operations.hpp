@@ -94,22 +94,34 @@ class UcxOperations {
       : worker_(worker), pending_(static_cast<std::size_t>(worker.world_size()) + 1) {}
   UcxOperations(const UcxOperations&) = delete;
   UcxOperations& operator=(const UcxOperations&) = delete;
+  /// UCX 1.13 calls back for what it was to send to a dead peer over shared memory no earlier than its worker ends.
+  ~UcxOperations() {
+    for (auto& operation : all_) {
+      if (operation->request == nullptr) continue;
+      operation->owner = nullptr;
+      worker_.keep(std::move(operation));
+    }
+  }
 
   /// Null: it is over and ok.
-  UcxOperation* send(int peer, std::uint64_t tag, const void* from, std::size_t bytes) {
+  UcxOperation* send(int peer, std::uint64_t tag, const void* from, std::size_t bytes,
+                     ucs_memory_type_t memory = UCS_MEMORY_TYPE_HOST) {
     UcxOperation* const operation = take(peer, tag, bytes, false);
     ucp_request_param_t how{};
     how.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+    // The short way within the call copies with the CPU.
+    if (memory != UCS_MEMORY_TYPE_HOST) how.op_attr_mask |= UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
     how.cb.send = [](void* request, ucs_status_t status, void* user) {
       end(static_cast<UcxOperation*>(user), request, status == UCS_OK);
     };
     how.user_data = operation;
-    how.memory_type = UCS_MEMORY_TYPE_HOST;
+    how.memory_type = memory;
     return started(operation, ::ucp_tag_send_nbx(worker_.endpoint(peer), from, bytes, tag, &how));
   }
 
   /// From any_source: of any sender.
-  UcxOperation* receive(int peer, std::uint64_t tag, void* to, std::size_t bytes) {
+  UcxOperation* receive(int peer, std::uint64_t tag, void* to, std::size_t bytes,
+                        ucs_memory_type_t memory = UCS_MEMORY_TYPE_HOST) {
     UcxOperation* const operation = take(peer, tag, bytes, true);
     ucp_request_param_t how{};
     // Without the callback UCX 1.13 does not always tell the size of a message that was there already.
@@ -119,13 +131,13 @@ class UcxOperations {
       auto* const receiving = static_cast<UcxOperation*>(user);
       if (status == UCS_OK || status == UCS_ERR_MESSAGE_TRUNCATED) sent_by(receiving, *got);
       const bool fits = status == UCS_OK && got->length == receiving->bytes;
-      if (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits)) {
+      if (receiving->owner != nullptr && (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits))) {
         receiving->owner->wrong_size_ = {receiving->peer, got->length, receiving->bytes};
       }
       end(receiving, request, fits);
     };
     how.user_data = operation;
-    how.memory_type = UCS_MEMORY_TYPE_HOST;
+    how.memory_type = memory;
     const std::uint64_t mask = peer == any_source ? ~UcxTag::of_sender : ~std::uint64_t{0};
     return started(operation, ::ucp_tag_recv_nbx(worker_.handle(), to, bytes, tag, mask, &how));
   }
@@ -164,10 +176,12 @@ class UcxOperations {
           (operation->tag & UcxTag::of_channel) == UcxTag::of_channel ? UcxTag::of_user_type : UcxTag::of_record;
       const std::uint64_t of_step = ((std::uint64_t{1} << 25) - 1) & ~UcxTag::of_sender;
       const bool user = of_record == UcxTag::of_user_type;
+      if (user && operation->bytes == 0) continue;  // it says nothing of where it lies
       const std::uint64_t mask = ~(user ? of_record : of_record | of_step);
       ucp_tag_recv_info_t info{};
       const ucp_tag_message_h message = ::ucp_tag_probe_nb(worker_.handle(), operation->tag & mask, mask, 0, &info);
-      if (message != nullptr && ((info.sender_tag ^ operation->tag) & of_record) != 0) return operation->peer;
+      if (message != nullptr && !(user && info.length == 0) && ((info.sender_tag ^ operation->tag) & of_record) != 0)
+        return operation->peer;
     }
     return -1;
   }
@@ -224,6 +238,7 @@ class UcxOperations {
     ::ucp_request_free(request);
     operation->request = nullptr;
     operation->ended = true;
+    if (operation->owner == nullptr) return;
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
     if (operation->peer != any_source && all.wrong_size_.peer != operation->peer)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <bitset>
 #include <chrono>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <poll.h>
@@ -33,6 +35,20 @@ class UcxClient {
 
  protected:
   ~UcxClient() = default;
+};
+
+/// What has to be looked at besides, each time that progress is made.
+class UcxPoller {
+ public:
+  /// Whether anything happened.
+  virtual bool poll() = 0;
+  /// How long who makes progress may sleep.
+  virtual Duration rest() const noexcept = 0;
+  /// After a failure, before anybody is told: returns when nothing that it has started uses memory any more.
+  virtual void settle() noexcept = 0;
+
+ protected:
+  ~UcxPoller() = default;
 };
 
 /// Why ranks no longer go on together.
@@ -105,9 +121,25 @@ class UcxWorker {
 
   /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
   void sleep(int descriptor, Duration timeout) noexcept {
+    if (poller_ != nullptr) timeout = std::min(timeout, poller_->rest());
+    if (timeout <= Duration::zero()) return;
     if (worker_ && ::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
     pollfd wakers[] = {{descriptor, POLLIN, 0}, {event_fd_, POLLIN, 0}};
-    static_cast<void>(::poll(wakers, worker_ ? 2 : 1, Deadline::after(timeout).remaining_ms()));
+    const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(timeout).count();
+    const timespec time{.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    static_cast<void>(::ppoll(wakers, worker_ ? 2 : 1, &time, nullptr));
+  }
+  void set_poller(UcxPoller* poller) noexcept { poller_ = poller; }
+  ALLFOLD_COLD void settle() noexcept {
+    if (poller_ != nullptr) poller_->settle();
+  }
+
+  /// The kinds of memory that UCX sends from and receives into: a bit for each ucs_memory_type_t.
+  ALLFOLD_COLD std::uint64_t memory_types() const noexcept {
+    if (!context_) return 0;  // alone in its world
+    ucp_context_attr_t attributes{};
+    attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+    return ::ucp_context_query(context_.get(), &attributes) == UCS_OK ? attributes.memory_types : 0;
   }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.
@@ -130,6 +162,7 @@ class UcxWorker {
   bool advance() {
     bool moved = progress() != 0;
     for (UcxClient* const client : clients_) moved = client->resume_ready() || moved;
+    if (poller_ != nullptr) moved = poller_->poll() || moved;
     return moved;
   }
 
@@ -160,6 +193,9 @@ class UcxWorker {
   }
   /// Whether ranks are more than cores.
   void set_crowded(bool crowded) noexcept { crowded_ = crowded; }
+
+  /// Something that UCX may write until its worker has ended.
+  void keep(std::shared_ptr<void> what) { kept_.push_back(std::move(what)); }
 
   /// Why nothing goes on any more, with any client.
   const std::optional<UcxFailure>& ended_by() const noexcept { return ended_by_; }
@@ -259,7 +295,8 @@ class UcxWorker {
     ::ucp_request_free(request);
   }
 
-  // The worker goes before its context.
+  // The worker goes before its context, and before what it writes.
+  std::vector<std::shared_ptr<void>> kept_;
   std::unique_ptr<ucp_context, Cleanup> context_;
   std::unique_ptr<ucp_worker, Cleanup> worker_;
   int event_fd_ = -1;  ///< UCX's
@@ -268,6 +305,7 @@ class UcxWorker {
   std::vector<char> broken_;  ///< [rank]
   std::vector<Peer> endpoints_;
   std::vector<UcxClient*> clients_;
+  UcxPoller* poller_ = nullptr;
   std::bitset<256> numbers_;
   std::optional<UcxFailure> ended_by_;
   bool closed_ = false;

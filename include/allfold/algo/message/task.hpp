@@ -116,6 +116,8 @@ class [[nodiscard]] Task {
   /// Runs it until it first waits. For who drives it: a task that is awaited is started so.
   void start() { handle_.resume(); }
   bool done() const noexcept { return handle_.done(); }
+  /// Who is told when it is done, of one that has been started by hand and is not.
+  void watch(Join& join) noexcept { handle_.promise().join = &join; }
   /// Of a task that is done, once. @throws what its body threw
   T result() { return handle_.promise().take(); }
 
