@@ -55,7 +55,10 @@ class UcxSubject final : public Subject {
   class UcxTrial final : public Trial {
    public:
     UcxTrial(UcxSubject& subject, Collective collective, std::size_t count)
-        : subject_(subject), collective_(collective), count_(count), motion_name_(subject.motion_name(collective, count)) {}
+        : subject_(subject),
+          collective_(collective),
+          count_(count),
+          motion_name_(subject.motion_name(collective, count)) {}
 
     std::string algorithm_name() const override { return std::string(motion_name_); }
 
@@ -126,9 +129,7 @@ class UcxSubject final : public Subject {
       return std::span<const T>(plan_.in_place ? data + at : in_.data(), n);
     };
     switch (collective) {
-      case Collective::all_reduce:
-        calls_.all_reduce(input(0, count), std::span<T>(data, count), op_);
-        return;
+      case Collective::all_reduce: calls_.all_reduce(input(0, count), std::span<T>(data, count), op_); return;
       case Collective::all_gather:
         calls_.all_gather(input(me * count, count), std::span<T>(data, ranks * count));
         return;

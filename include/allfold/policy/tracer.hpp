@@ -30,10 +30,10 @@ struct TraceEvent {
   std::span<const std::size_t> out_splits;  ///< elements from each rank
   int rank = 0;
   int world_size = 1;
-  int root = -1;  ///< -1: there is none
-  int peer = -1;  ///< of a send or receive; -1: none, or any
-  int tag = -1;   ///< the user's; -1: there is none
-  int channel = 0;  ///< -1: of messages, which have a sequence of their own
+  int root = -1;               ///< -1: there is none
+  int peer = -1;               ///< of a send or receive; -1: none, or any
+  int tag = -1;                ///< the user's; -1: there is none
+  int channel = 0;             ///< -1: of messages, which have a sequence of their own
   std::uint32_t sequence = 0;  ///< counts the channel's operations from 1; a wait has that of its operation
   Clock::time_point begin;
   Clock::time_point end;
