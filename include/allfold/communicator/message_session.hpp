@@ -66,7 +66,7 @@ class MessageSession {
     }
     const Deadline deadline = Deadline::after(options.rendezvous_timeout);
     auto session = std::shared_ptr<MessageSession>(new MessageSession(
-        environment, options, message_options, deadline,
+        environment, options, message_options,
         detail::take_store<Store>(environment, deadline, std::forward<Arguments>(arguments)...),
         detail::take_or_default<Transport>(arguments...), detail::take_or_default<Selector>(arguments...),
         detail::take_or_default<Tracer>(arguments...)));
@@ -125,8 +125,9 @@ class MessageSession {
     const std::uint32_t sequence = ++sequences_[static_cast<std::size_t>(options.channel)];
     const CollectiveId id{where.operation(), options.channel, sequence,
                           message_options_.check_calls ? 0 : record.message_hash()};
-    if (!message_options_.check_calls)
+    if (!message_options_.check_calls) {
       return begin(where, E(link(), id), sequence, record, options, timeout, traffic, body);
+    }
     message::Claim claim{.hash = record.hash(), .memory = static_cast<std::uint64_t>(record.memory), .text = {}};
     copy_name(claim.text, record.text());
     return begin(where, E(link(), id), sequence, record, options, timeout, traffic,
@@ -169,7 +170,7 @@ class MessageSession {
   };
 
   MessageSession(const Environment& environment, const Options& options, const MessageOptions& message_options,
-                 Deadline, StoreHolder<Store> store, Transport transport, Selector selector, Tracer tracer)
+                 StoreHolder<Store> store, Transport transport, Selector selector, Tracer tracer)
       : rank_(environment.rank),
         world_size_(environment.world_size),
         options_(options),
