@@ -15,12 +15,14 @@
 
 #include <allfold/ucx.hpp>
 
+#include <support/errand.hpp>
 #include <support/over_ucx.hpp>
 #include <support/ranks.hpp>
 
 using namespace std::chrono_literals;
 using allfold::any_source;
 using allfold::Work;
+using allfold_test::Errand;
 using allfold_test::over_ucx;
 
 namespace {
@@ -28,17 +30,6 @@ namespace {
 constexpr allfold::CallOptions async{.async = true};
 
 std::size_t n(int rank) { return static_cast<std::size_t>(rank); }
-
-/// A coroutine that nobody waits for but through `ended`.
-struct Errand {
-  struct promise_type {
-    Errand get_return_object() noexcept { return {}; }
-    std::suspend_never initial_suspend() noexcept { return {}; }
-    std::suspend_never final_suspend() noexcept { return {}; }
-    void return_void() noexcept {}
-    void unhandled_exception() noexcept { std::terminate(); }
-  };
-};
 
 Errand sum_twice(auto& comm, std::vector<int>& data, std::atomic<bool>& ended) {
   co_await comm.all_reduce(data, allfold::sum, async);

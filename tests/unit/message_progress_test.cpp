@@ -26,6 +26,7 @@
 #include <allfold/launch/message_progress.hpp>
 #include <allfold/work.hpp>
 
+#include <support/errand.hpp>
 #include <support/random.hpp>
 #include <support/scripted_link.hpp>
 
@@ -36,6 +37,7 @@ using allfold::Deadline;
 using allfold::Task;
 using allfold::ThreadProgress;
 using allfold::Work;
+using allfold_test::Errand;
 using allfold_test::Gate;
 using allfold_test::ScriptedEndpoint;
 using allfold_test::ScriptedLink;
@@ -125,17 +127,6 @@ struct KindOf<Kind<Link>> {
 #define EACH_KIND CallerProgress<ScriptedLink>, ThreadProgress<ScriptedLink>
 template <class T>
 using RankOf = typename KindOf<T>::type;
-
-/// A coroutine that nobody waits for.
-struct Errand {
-  struct promise_type {
-    Errand get_return_object() noexcept { return {}; }
-    std::suspend_never initial_suspend() noexcept { return {}; }
-    std::suspend_never final_suspend() noexcept { return {}; }
-    void return_void() noexcept {}
-    void unhandled_exception() noexcept { std::terminate(); }
-  };
-};
 
 /// Awaits it and tells how it ended: 1 well, 2 with an error.
 Errand await_end(Work work, std::atomic<int>& how) {

@@ -57,6 +57,7 @@ ALLFOLD_COLD inline void greet(UcxWorker& worker, UcxOperations& operations, std
   };
   const auto refuse = [&](int peer, std::string_view what) {
     operations.end_all(worker.clients() > 0);
+    worker.end_if_closed({ErrorCode::peer, peer});
     drop_all();
     const std::string text =
         concat({"rank ", peer, what, "; expected its greeting through UCX within ", milliseconds(timeout),

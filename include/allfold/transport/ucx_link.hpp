@@ -79,10 +79,7 @@ class UcxLink final : public UcxClient {
     settle();
     worker_.leave(*this, communicator_);
     // What could not be ended but with its endpoint has taken the others' along.
-    if (others_go_on && worker_.closed()) {
-      worker_.end({ErrorCode::peer, rank(), true});
-      worker_.look(no_call);
-    }
+    if (others_go_on) worker_.end_if_closed({ErrorCode::peer, rank(), true});
   }
 
   int rank() const noexcept { return worker_.rank(); }

@@ -172,16 +172,15 @@ class UcxOperations {
   ALLFOLD_COLD int differing() const noexcept {
     for (const auto& operation : all_) {
       if (!operation->in_use || operation->over || !operation->receives || operation->peer == any_source) continue;
-      const std::uint64_t of_record =
-          (operation->tag & UcxTag::of_channel) == UcxTag::of_channel ? UcxTag::of_user_type : UcxTag::of_record;
+      const bool user = (operation->tag & UcxTag::of_channel) == UcxTag::of_channel;
+      const std::uint64_t of_record = user ? UcxTag::of_user_type : UcxTag::of_record;
       const std::uint64_t of_step = ((std::uint64_t{1} << 25) - 1) & ~UcxTag::of_sender;
-      const bool user = of_record == UcxTag::of_user_type;
       if (user && operation->bytes == 0) continue;  // it says nothing of where it lies
       const std::uint64_t mask = ~(user ? of_record : of_record | of_step);
       ucp_tag_recv_info_t info{};
       const ucp_tag_message_h message = ::ucp_tag_probe_nb(worker_.handle(), operation->tag & mask, mask, 0, &info);
-      if (message != nullptr && !(user && info.length == 0) && ((info.sender_tag ^ operation->tag) & of_record) != 0)
-        return operation->peer;
+      if (message == nullptr || (user && info.length == 0)) continue;
+      if (((info.sender_tag ^ operation->tag) & of_record) != 0) return operation->peer;
     }
     return -1;
   }
@@ -241,8 +240,8 @@ class UcxOperations {
     if (operation->owner == nullptr) return;
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
-    if (operation->peer != any_source && all.wrong_size_.peer != operation->peer)
-      all.worker_.mark_broken(operation->peer);
+    const bool blames = operation->peer != any_source && all.wrong_size_.peer != operation->peer;
+    if (blames) all.worker_.mark_broken(operation->peer);
     all.fail();
   }
 

@@ -19,6 +19,7 @@
 #include <ucp/api/ucp.h>
 #include <unistd.h>
 
+#include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/transport/ucx_status.hpp>
@@ -63,9 +64,9 @@ struct UcxFailure {
 /// Endpoints report errors (UCP_ERR_HANDLING_MODE_PEER), with shared memory among them: see set_ucx_environment().
 class UcxWorker {
  public:
-  /// Collective: meets the other ranks to learn their addresses. Connections are made by the first messages.
+  /// Collective: meets the other ranks to learn their addresses. Connections are made by the first messages. `sleeps`:
+  /// whether sleep() will be called.
   /// @throws UcxError; what the meeting throws
-  /// `sleeps`: whether sleep() will be called.
   ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps)
       : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
     const Where where = meeting.where();
@@ -201,6 +202,12 @@ class UcxWorker {
   const std::optional<UcxFailure>& ended_by() const noexcept { return ended_by_; }
   void end(const UcxFailure& failure) noexcept {
     if (!ended_by_) ended_by_ = failure;
+  }
+  /// If close() has ended the endpoints of clients that go on, they end too.
+  ALLFOLD_COLD void end_if_closed(const UcxFailure& failure) {
+    if (!closed_ || clients_.empty()) return;
+    end(failure);
+    look(no_call);
   }
 
   /// Waits until what was sent has reached the peers, or cannot.
