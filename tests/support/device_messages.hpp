@@ -16,6 +16,7 @@
 
 #include <support/fields.hpp>
 #include <support/oracle.hpp>
+#include <support/rank_values.hpp>
 #include <support/ranks.hpp>
 
 /// Every collective over messages on memory of a GPU, compared with the oracle on the host.
@@ -59,32 +60,6 @@ class DeviceVector {
   std::size_t size_;
 };
 
-template <class T>
-std::vector<T> values_of(int rank, std::size_t count, std::size_t from = 0) {
-  std::vector<T> all(count);
-  for (std::size_t i = 0; i < count; ++i) all[i] = element<T>(11, rank, from + i);
-  return all;
-}
-
-/// The fold of all ranks' values.
-template <class T, class Op>
-std::vector<T> folded_values(const Op& op, int ranks, std::size_t count) {
-  std::vector<T> all(count), operands(static_cast<std::size_t>(ranks));
-  for (std::size_t i = 0; i < count; ++i) {
-    for (int r = 0; r < ranks; ++r) operands[static_cast<std::size_t>(r)] = element<T>(11, r, i);
-    all[i] = expected<T>(op, std::span<const T>(operands));
-  }
-  return all;
-}
-
-template <class T>
-bool same_values(std::span<const T> a, std::span<const T> b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (!same_bytes(a[i], b[i])) return false;
-  }
-  return true;
-}
 template <class T>
 bool same_values(const DeviceVector<T>& a, const std::vector<T>& b) {
   const std::vector<T> mine = a.host();

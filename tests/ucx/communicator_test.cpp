@@ -11,51 +11,29 @@
 #include <allfold/ucx.hpp>
 
 #include <support/all_reduce.hpp>
-#include <support/oracle.hpp>
 #include <support/over_ucx.hpp>
+#include <support/rank_values.hpp>
 #include <support/ranks.hpp>
 
 using allfold_test::canary;
-using allfold_test::element;
-using allfold_test::expected;
+using allfold_test::folded_values;
 using allfold_test::over_ucx;
+using allfold_test::values_of;
 
 namespace {
 
 std::size_t n(int rank) { return static_cast<std::size_t>(rank); }
 
 template <class T>
-std::vector<T> values(int rank, std::size_t count, std::size_t from = 0) {
-  std::vector<T> all(count);
-  for (std::size_t i = 0; i < count; ++i) all[i] = element<T>(11, rank, from + i);
-  return all;
-}
-
-/// The fold of all ranks' values.
-template <class T, class Op>
-std::vector<T> folded(const Op& op, int ranks, std::size_t count) {
-  std::vector<T> all(count), operands(n(ranks));
-  for (std::size_t i = 0; i < count; ++i) {
-    for (int r = 0; r < ranks; ++r) operands[n(r)] = element<T>(11, r, i);
-    all[i] = expected<T>(op, std::span<const T>(operands));
-  }
-  return all;
-}
-
-template <class T>
 bool same(std::span<const T> a, std::span<const T> b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (!allfold_test::same_bytes(a[i], b[i])) return false;
-  }
-  return true;
+  return allfold_test::same_values(a, b);
 }
 template <class T>
 bool same(const std::vector<T>& a, const std::vector<T>& b) {
   return same(std::span<const T>(a), std::span<const T>(b));
 }
 
-/// Rank r's part, of r + 1 elements for each of `unit`.
+/// Rank r's part has r * unit elements.
 std::vector<std::size_t> growing(int ranks, std::size_t unit) {
   std::vector<std::size_t> counts(n(ranks));
   for (int r = 0; r < ranks; ++r) counts[n(r)] = n(r) * unit;
@@ -70,8 +48,8 @@ void every_reduction(auto& comm, const Op& op, std::size_t count) {
   const int me = comm.rank();
   const int ranks = comm.world_size();
   const int root = ranks - 1;
-  const std::vector<T> in = values<T>(me, count);
-  const std::vector<T> want = folded<T>(op, ranks, count);
+  const std::vector<T> in = values_of<T>(me, count);
+  const std::vector<T> want = folded_values<T>(op, ranks, count);
 
   std::vector<T> out(count, canary<T>());
   comm.all_reduce(in, out, op);
@@ -112,16 +90,16 @@ void every_motion(auto& comm, std::size_t each) {
   const int me = comm.rank();
   const int ranks = comm.world_size();
   const int root = ranks / 2;
-  const std::vector<T> mine = values<T>(me, each);
+  const std::vector<T> mine = values_of<T>(me, each);
   std::vector<T> all_of_all;
   for (int r = 0; r < ranks; ++r) {
-    const auto theirs = values<T>(r, each);
+    const auto theirs = values_of<T>(r, each);
     all_of_all.insert(all_of_all.end(), theirs.begin(), theirs.end());
   }
 
   std::vector<T> data = me == root ? mine : std::vector<T>(each, canary<T>());
   comm.broadcast(data, {.root = root});
-  EXPECT(same(data, values<T>(root, each)));
+  EXPECT(same(data, values_of<T>(root, each)));
 
   std::vector<T> all(each * n(ranks), canary<T>());
   comm.all_gather(mine, all);
@@ -135,12 +113,12 @@ void every_motion(auto& comm, std::size_t each) {
   EXPECT(same(back, mine));
 
   // Part r of rank s is what rank s has from each * r on.
-  const std::vector<T> to_all = values<T>(me, each * n(ranks));
+  const std::vector<T> to_all = values_of<T>(me, each * n(ranks));
   std::vector<T> from_all(all.size(), canary<T>());
   comm.all_to_all(to_all, from_all);
   for (int r = 0; r < ranks; ++r) {
     EXPECT(same(std::span<const T>(from_all).subspan(n(r) * each, each),
-                std::span<const T>(values<T>(r, each, n(me) * each))));
+                std::span<const T>(values_of<T>(r, each, n(me) * each))));
   }
 }
 
@@ -150,10 +128,10 @@ void every_uneven_motion(auto& comm, std::size_t each) {
   const int me = comm.rank();
   const int ranks = comm.world_size();
   const auto counts = growing(ranks, each);
-  const std::vector<T> mine = values<T>(me, counts[n(me)]);
+  const std::vector<T> mine = values_of<T>(me, counts[n(me)]);
   std::vector<T> all_of_all;
   for (int r = 0; r < ranks; ++r) {
-    const auto theirs = values<T>(r, counts[n(r)]);
+    const auto theirs = values_of<T>(r, counts[n(r)]);
     all_of_all.insert(all_of_all.end(), theirs.begin(), theirs.end());
   }
   std::vector<T> all(all_of_all.size(), canary<T>());
@@ -168,14 +146,14 @@ void every_uneven_motion(auto& comm, std::size_t each) {
   EXPECT(same(back, mine));
 
   // Every rank has r * each elements for rank r, and so gets its own count from each.
-  const std::vector<T> to_all = values<T>(me, sum_of(counts));
+  const std::vector<T> to_all = values_of<T>(me, sum_of(counts));
   const std::vector<std::size_t> from_counts(n(ranks), counts[n(me)]);
   std::vector<T> from_all(sum_of(from_counts), canary<T>());
   comm.all_to_all_v(to_all, counts, from_all, from_counts);
   const std::size_t begin = n(me) * (n(ranks) > 0 && me > 0 ? n(me) - 1 : 0) / 2 * each;
   for (int r = 0; r < ranks; ++r) {
     EXPECT(same(std::span<const T>(from_all).subspan(n(r) * counts[n(me)], counts[n(me)]),
-                std::span<const T>(values<T>(r, counts[n(me)], begin))));
+                std::span<const T>(values_of<T>(r, counts[n(me)], begin))));
   }
 }
 
@@ -203,7 +181,7 @@ TEST_CASE("every motion of elements") {
 TEST_CASE("the fast mode has the same bits on every rank") {
   over_ucx({3, 4}, [](auto& comm) {
     for (const std::size_t count : {5, 3000, 90001}) {
-      std::vector<float> data = values<float>(comm.rank(), count);
+      std::vector<float> data = values_of<float>(comm.rank(), count);
       comm.all_reduce(data, allfold::sum, {.fast = true});
       std::vector<float> all(count * n(comm.world_size()));
       comm.all_gather(data, all);
