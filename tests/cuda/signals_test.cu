@@ -186,6 +186,8 @@ TEST_CASE("blocks meet their peers' blocks, in one kernel, in many, and in a gra
     };
     run(100);
     for (int i = 0; i < 20; ++i) run(1 + i % 3);
+    gpu.synchronize();
+    gpu.meet();  // before a graph is instantiated
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t ready = nullptr;
     EXPECT_CUDA(cudaStreamBeginCapture(gpu.stream(), cudaStreamCaptureModeThreadLocal));

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -138,6 +138,32 @@ class HostMeeting {
   std::uint64_t world_size_;
 };
 
+namespace detail {
+
+/// A template: each program that includes this has it once.
+template <class = void>
+__global__ void increment_kernel(int* word) {
+  ++*word;
+}
+
+/// Copies and a kernel on a stream that has had no work yet. A stream's first work does not begin while another stream's
+/// kernel waits and has more behind it: on a GPU that ranks share, each would wait for the other
+/// (docs/decisions/0008-gpu-protocol.md).
+inline void begin_stream(cudaStream_t stream) {
+  int word = 41;
+  int* on_gpu = nullptr;
+  EXPECT_CUDA(cudaMalloc(reinterpret_cast<void**>(&on_gpu), sizeof word));
+  EXPECT_CUDA(cudaMemcpyAsync(on_gpu, &word, sizeof word, cudaMemcpyHostToDevice, stream));
+  increment_kernel<><<<1, 1, 0, stream>>>(on_gpu);
+  EXPECT_CUDA(cudaGetLastError());
+  EXPECT_CUDA(cudaMemcpyAsync(&word, on_gpu, sizeof word, cudaMemcpyDeviceToHost, stream));
+  EXPECT_CUDA(cudaStreamSynchronize(stream));
+  EXPECT_CUDA(cudaFree(on_gpu));
+  EXPECT(word == 42);
+}
+
+}  // namespace detail
+
 /// One rank's GPU, which is its thread's current device, with streams that wait for no other.
 class RankGpu {
  public:
@@ -145,7 +171,10 @@ class RankGpu {
 
   RankGpu(int device, HostMeeting* meeting) : meeting_(meeting), device_(device) {
     EXPECT_CUDA(cudaSetDevice(device));
-    for (cudaStream_t& stream : streams_) EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    for (cudaStream_t& stream : streams_) {
+      EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+      detail::begin_stream(stream);
+    }
   }
   ~RankGpu() {
     for (const cudaStream_t stream : streams_) {

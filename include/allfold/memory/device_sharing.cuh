@@ -91,7 +91,7 @@ struct DeviceParts {
 };
 
 /// Makes the parts, zero at first: each rank makes its own, hands it to all, and maps all. `serial` tells this exchange
-/// from others.
+/// from others. Peers may still be mapping when this returns: meet before a GPU waits for theirs.
 ALLFOLD_COLD inline DeviceParts share_device_memory(Meeting& meeting, DeviceSharing& sharing, std::uint32_t serial,
                                                     std::size_t bytes) {
   const Where where = meeting.where();
@@ -124,7 +124,6 @@ ALLFOLD_COLD inline DeviceParts share_device_memory(Meeting& meeting, DeviceShar
       parts.part[r]->import(where, theirs.get(), mine.size(), r);
     }
   }
-  meeting.barrier("device memory is shared");
   return parts;
 }
 

@@ -36,6 +36,8 @@ struct Options {
 struct CallOptions {
   /// The stream that a call on GPU memory is enqueued on; null: the default stream. CPU ranks have none.
   CUstream_st* stream = nullptr;
+  /// Which sequence the call is in. GPU ranks that call channels in different orders do so on streams that have run a
+  /// kernel before: a stream's first can stand behind another stream's (docs/decisions/0008-gpu-protocol.md).
   int channel = 0;
   /// Instead of Options::timeout.
   std::optional<Duration> timeout{};

@@ -42,7 +42,8 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 /// processes, or threads of one. Calls are enqueued on CallOptions::stream and may be captured in graphs; a call that
 /// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
 ///
-/// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once.
+/// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once, and run
+/// at once: on streams that have run a kernel before, and with nothing that waits for the whole GPU between them.
 /// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
  public:
@@ -141,8 +142,7 @@ class NvlinkTransport {
     const std::size_t signals_offset = signal_part_offset(bytes);
     DeviceParts parts = share_device_memory(meeting, state_->sharing, serial, signals_offset + sizeof(SignalPart));
     const Window window = parts.window(bytes, serial, state_->world_size);
-    return std::make_shared<NvlinkAllocation>(meeting.where(), state_->owner(), std::move(parts), window,
-                                              signals_offset);
+    return finish_allocation(meeting, std::move(parts), window, signals_offset);
   }
 
   /// The memory stays the caller's; signal pads are made for it.
@@ -176,7 +176,7 @@ class NvlinkTransport {
       meeting.barrier("memory is verified");
     }
     DeviceParts signals = share_device_memory(meeting, state.sharing, serial, sizeof(SignalPart));
-    return std::make_shared<NvlinkAllocation>(where, state.owner(), std::move(signals), window, 0, std::move(imports));
+    return finish_allocation(meeting, std::move(signals), window, 0, std::move(imports));
   }
 
   struct Located {
@@ -311,6 +311,16 @@ class NvlinkTransport {
                                          processors / state.shared_by, "; try a smaller Options::channels"});
     }
     return options.blocks > 0 ? std::min(options.blocks, fit) : fit;
+  }
+
+  /// The last a rank enqueues for an allocation is done when any rank has it. Else a peer's next kernel could wait for
+  /// this rank on a GPU that both have, where what this rank enqueues may stand behind that kernel.
+  ALLFOLD_COLD allocation_type finish_allocation(Meeting& meeting, DeviceParts parts, const Window& window,
+                                                 std::size_t signals_offset, NvlinkAllocation::Imports imports = {}) {
+    auto allocation = std::make_shared<NvlinkAllocation>(meeting.where(), state_->owner(), std::move(parts), window,
+                                                         signals_offset, std::move(imports));
+    meeting.barrier("device memory is shared");
+    return allocation;
   }
 
   /// Proves that every rank's GPU reaches every rank's part of a buffer.
