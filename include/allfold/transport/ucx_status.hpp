@@ -52,6 +52,9 @@ ALLFOLD_COLD inline void set_ucx_environment() noexcept {
   }
   // Else an address from which no answer comes holds up the rank for minutes, as its endpoint is created.
   ::setenv("UCX_TCP_CONN_NB", "y", 0);
+  // Connections are complete when ranks have greeted each other, and not with the first long message: UCX 1.13 ends the
+  // process if a peer in shared memory dies meanwhile.
+  ::setenv("UCX_RESOLVE_REMOTE_EP_ID", "y", 0);
   // Over TCP no memory of the user's is sent without a copy: if the peer dies while the rest of such a message waits
   // for room, UCX (1.13 to 1.22 at least) completes it twice, which ends the process or breaks another message
   // (docs/decisions/0011-ucx-endpoints.md).
