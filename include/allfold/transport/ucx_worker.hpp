@@ -22,6 +22,7 @@
 #include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_files.hpp>
 #include <allfold/transport/ucx_status.hpp>
 
 namespace allfold {
@@ -273,9 +274,11 @@ class UcxWorker {
                       {"UCX could not tell this rank's address"});
     const std::string mine(reinterpret_cast<const char*>(address), bytes);
     ::ucp_worker_release_address(worker_.get(), address);
+    const std::size_t alone = detail::open_files();  // nobody has connected yet
     const std::vector<std::string> all = meeting.all_gather_bytes("UCX addresses", mine);
 
     endpoints_.resize(all.size());
+    detail::UcxFiles files(where, alone);
     for (std::size_t r = 0; r < all.size(); ++r) {
       Peer& peer = endpoints_[r];
       peer.worker = this;
@@ -290,9 +293,12 @@ class UcxWorker {
         const Peer& failed = *static_cast<Peer*>(arg);
         failed.worker->mark_broken(failed.rank);
       };
-      detail::check_ucx(where, ::ucp_ep_create(worker_.get(), &params, &peer.handle),
+      const ucs_status_t made = ::ucp_ep_create(worker_.get(), &params, &peer.handle);
+      if (made != UCS_OK) files.check_failed();
+      detail::check_ucx(where, made,
                         {"UCX finds no way to rank ", peer.rank,
                          "; see whether UCX_TLS and UCX_NET_DEVICES name one that both have"});
+      if (peer.rank != rank_) files.check();
     }
   }
 
