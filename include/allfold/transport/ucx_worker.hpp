@@ -65,9 +65,9 @@ struct UcxFailure {
 /// Endpoints report errors (UCP_ERR_HANDLING_MODE_PEER), with shared memory among them: see set_ucx_environment().
 class UcxWorker {
  public:
-  /// Collective: meets the other ranks to learn their addresses. Connections are made by the first messages. `sleeps`:
+  /// Collective: meets the other ranks to learn their addresses. Over TCP an endpoint connects as it is made. `sleeps`:
   /// whether sleep() will be called.
-  /// @throws UcxError; what the meeting throws
+  /// @throws UcxError; UsageError if the process may not have files enough; what the meeting throws
   ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps)
       : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
     const Where where = meeting.where();
