@@ -162,14 +162,18 @@ void print_tables(const Plan& plan, const std::vector<Subject>& subjects) {
 
 void print_csv(const Plan& plan, const std::vector<Subject>& subjects) {
   std::printf(
-      "network,collective,algorithm,reproducible,ranks,bytes,us,messages,max_messages_of_rank,max_bytes_of_rank\n");
+      "network,collective,algorithm,reproducible,chosen,ranks,bytes,us,messages,max_messages_of_rank,max_bytes_of_"
+      "rank\n");
   for (const Subject& subject : subjects) {
     for (const std::size_t ranks : plan.ranks) {
       for (const std::size_t bytes : plan.bytes) {
         if (!can_run(plan, subject, ranks)) continue;
         const allfold::SimulatedRun run = foretell(plan, subject, ranks, bytes);
-        std::printf("%s,%s,%s,%d,%zu,%zu,%.3f,%ju,%ju,%ju\n", plan.network.c_str(), subject.collective.c_str(),
-                    subject.algorithm.c_str(), subject.reproducible ? 1 : 0, ranks, bytes, run.time_us,
+        const bool chosen =
+            subject.algorithm ==
+            scale::chosen_algorithm(subject.collective, {.bytes = bytes, .world_size = static_cast<int>(ranks)});
+        std::printf("%s,%s,%s,%d,%d,%zu,%zu,%.3f,%ju,%ju,%ju\n", plan.network.c_str(), subject.collective.c_str(),
+                    subject.algorithm.c_str(), subject.reproducible ? 1 : 0, chosen ? 1 : 0, ranks, bytes, run.time_us,
                     std::uintmax_t{run.messages}, std::uintmax_t{run.max_messages}, std::uintmax_t{run.max_bytes});
       }
     }

@@ -10,7 +10,8 @@ A table stands between `<!-- table: KIND ARGUMENTS -->` and `<!-- end -->`:
     times COLLECTIVE BYTES RANKS       us, the fastest in bold; COLLECTIVE may be several, with commas
     messages COLLECTIVE BYTES RANKS    what all ranks send together, and the most that one sends
     measured CSV RANKS BYTES           us a call, and in parentheses what is foretold; CSV lies in bench/results
-    errors CSV RANKS                   foretold over measured, per collective and range of sizes
+    errors CSV RANKS                   foretold over measured, per kind of collective and range of sizes
+    losses CSV RANKS                   the measured time of what the thresholds choose, over the fastest measured
 """
 
 import csv
@@ -101,19 +102,20 @@ class Page:
         return grid([str(n) for n in ranks], lines)
 
     def compared(self, name, ranks, sizes=None):
-        """{(collective, algorithm): {bytes: (measured, foretold)}}, in the order of the file."""
+        """{(collective, algorithm): {bytes: (measured, foretold, chosen)}}, in the order of the file."""
         with open(self.results / name, newline="", encoding="utf-8") as file:
             measured = [row for row in csv.DictReader(file) if int(row["ranks"]) == ranks]
         wanted = sizes or sorted({int(row["bytes"]) for row in measured})
         foretold = {}
         for row in rows_of(self.program, *BACK_TO_BACK, "--ranks", str(ranks), "--bytes", ",".join(map(str, wanted))):
-            foretold[row["collective"], row["algorithm"], int(row["bytes"])] = float(row["us"])
+            cell = float(row["us"]), row["chosen"] == "1"
+            foretold[row["collective"], row["algorithm"], int(row["bytes"])] = cell
         cells = {}
         for row in measured:
             key = row["collective"], row["algorithm"]
             if int(row["bytes"]) in wanted:
-                us = float(row["median_us"]), foretold[(*key, int(row["bytes"]))]
-                cells.setdefault(key, {})[int(row["bytes"])] = us
+                cells.setdefault(key, {})[int(row["bytes"])] = (
+                    float(row["median_us"]), *foretold[(*key, int(row["bytes"]))])
         return cells
 
     def measured(self, name, ranks, sizes_text):
@@ -129,7 +131,7 @@ class Page:
         for ranks in numbers(ranks_text):
             for (collective, _), of in self.compared(name, ranks).items():
                 kind = "to or from one rank" if collective in ONE_WAY else "all to all ranks"
-                for size, (us, foretold) in of.items():
+                for size, (us, foretold, _) in of.items():
                     where = next(text for low, high, text in RANGES if low <= size <= high)
                     ratios.setdefault((ranks, kind), {}).setdefault(where, []).append(foretold / us)
         lines = []
@@ -145,8 +147,26 @@ class Page:
             lines.append(line)
         return grid([where for _, _, where in RANGES], lines)
 
+    def losses(self, name, ranks_text):
+        lines = {}
+        for column, ranks in enumerate(numbers(ranks_text)):
+            least, chosen = {}, {}
+            for (collective, _), of in self.compared(name, ranks).items():
+                for size, (us, _, is_chosen) in of.items():
+                    least[collective, size] = min(us, least.get((collective, size), us))
+                    if is_chosen:
+                        chosen[collective, size] = us
+            for collective in dict.fromkeys(key[0] for key in chosen):
+                lost = [(us / least[key], key[1]) for key, us in chosen.items() if key[0] == collective]
+                mean = math.exp(statistics.mean(math.log(ratio) for ratio, _ in lost))
+                most, size = max(lost)
+                text = f"{mean:.2f} ({most:.2f} at {size_text(size)})" if most >= 1.005 else "1.00"
+                lines.setdefault(collective, [collective] + [""] * len(numbers(ranks_text)))[column + 1] = text
+        return grid([f"{n} ranks" for n in numbers(ranks_text)], lines.values())
+
     def table(self, words):
-        kinds = {"times": self.times, "messages": self.messages, "measured": self.measured, "errors": self.errors}
+        kinds = {"times": self.times, "messages": self.messages, "measured": self.measured, "errors": self.errors,
+                 "losses": self.losses}
         if words[0] not in kinds:
             sys.exit(f"tables.py: there is no table \"{words[0]}\"; expected {', '.join(kinds)}")
         return kinds[words[0]](*words[1:])

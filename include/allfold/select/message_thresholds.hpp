@@ -145,6 +145,7 @@ inline constexpr auto broadcast_rows = [] {
 inline constexpr auto all_gather_rows = [] {
   using enum AllGatherMotion;
   return std::to_array<MotionRow<AllGatherMotion>>({
+      {2, pairwise, 512 * KiB, ring, 4 * MiB, pairwise},
       always(3, pairwise),
       up_to(24, recursive_doubling, 128 * KiB, pairwise),
       up_to(64, recursive_doubling, 256 * KiB, pairwise),
