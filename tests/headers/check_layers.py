@@ -24,7 +24,7 @@ LAYERS = [
         "symmetric_buffer.hpp", "work.hpp",
     },
     {"spawn", "spawn.hpp", "interop"},
-    {"allfold.hpp", "allfold.cuh", "ucx.hpp", "ucx.cuh"},
+    {"allfold.hpp", "allfold.cuh", "messages.hpp", "ucx.hpp", "ucx.cuh"},
 ]
 
 # These stand on less than what lies below them.
@@ -42,7 +42,7 @@ ONLY = {
 POLICY_FOLDERS = {"store", "topology", "select", "trace", "transport"}
 POLICY_CLASS = re.compile(r"\busing\s+policy_category\s*=")
 NO_POLICY = {"store/store_ref.hpp"}  # stands for any store, so it is a concept as a class
-KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "ucx.hpp", "ucx.cuh", "interop"}
+KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "messages.hpp", "ucx.hpp", "ucx.cuh", "interop"}
 
 # Too dear to compile, or a sign of global state; every program that includes allfold would pay.
 FORBIDDEN = {

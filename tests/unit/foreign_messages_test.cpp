@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// A transport of messages that is a program's own, in a program without UCX.
+#include <chrono>
+#include <cstddef>
+#include <initializer_list>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <allfold/messages.hpp>
+
+#include <support/mail_transport.hpp>
+#include <support/ranks.hpp>
+
+#if defined(UCP_API_VERSION)
+#error "a program that includes allfold/messages.hpp has included UCX"
+#endif
+
+using namespace std::chrono_literals;
+using allfold::Work;
+
+namespace {
+
+constexpr allfold::CallOptions async{.async = true};
+
+/// Runs `body(communicator)` in a thread a rank, for each world size, with each kind of progress.
+template <class Body>
+void by_mail(std::initializer_list<int> world_sizes, Body body,
+             const allfold::SourceLocation& at = allfold::SourceLocation::current()) {
+  const allfold::Options options{.timeout = 20s, .channels = 2};
+  const auto with = [&]<class Transport>(Transport) {
+    allfold_test::over_threads(
+        world_sizes,
+        [&](const allfold::Environment& environment) {
+          auto comm = allfold::Communicator<Transport>::create(environment, options);
+          body(comm);
+        },
+        allfold_test::rank_timeout, at);
+  };
+  with(allfold_test::MailTransport());
+  with(allfold_test::MailThreadTransport());
+}
+
+}  // namespace
+
+TEST_CASE("collectives") {
+  by_mail({1, 2, 3, 4}, [](auto& comm) {
+    const int ranks = comm.world_size();
+    const auto n = static_cast<std::size_t>(ranks);
+    for (const std::size_t count : {std::size_t{0}, std::size_t{3}, std::size_t{20000}}) {
+      std::vector<int> x(count, comm.rank() + 1);
+      comm.all_reduce(x, allfold::sum);
+      EXPECT(x == std::vector<int>(count, ranks * (ranks + 1) / 2));
+      std::vector<int> all(count * n);
+      comm.all_gather(std::vector<int>(count, comm.rank()), all);
+      for (std::size_t i = 0; i < all.size(); ++i) EXPECT(all[i] == static_cast<int>(i / count));
+      comm.broadcast(x, {.root = ranks - 1});
+      std::vector<int> swapped(count * n);
+      comm.all_to_all(all, swapped);
+      EXPECT(swapped == std::vector<int>(count * n, comm.rank()));
+    }
+    comm.barrier();
+  });
+}
+
+TEST_CASE("messages, and calls that are under way together") {
+  by_mail({3}, [](auto& comm) {
+    std::vector<int> a(1000, 1), b(10, 10), got(4);
+    const Work first = comm.all_reduce(a, allfold::sum, {.channel = 0, .async = true});
+    const Work second = comm.all_reduce(b, allfold::max, {.channel = 1, .async = true});
+    if (comm.rank() == 0) {
+      for (int i = 0; i < 2; ++i) {
+        const Work work = comm.receive(got, allfold::any_source, {.tag = 7});
+        EXPECT(got[3] == work.source_rank());
+      }
+    } else {
+      comm.send(std::vector<int>(4, comm.rank()), 0, {.tag = 7});
+    }
+    second.wait();
+    first.wait();
+    EXPECT(a[999] == 3 && b[9] == 10);
+  });
+}
+
+TEST_CASE("a rank that leaves is named, and one that is late") {
+  by_mail({2}, [](auto& comm) {
+    using Comm = std::remove_reference_t<decltype(comm)>;
+    std::vector<int> x(10);
+    if (comm.rank() == 1) {
+      const Comm gone = std::move(comm);
+      return;
+    }
+    allfold_test::expect_contains(EXPECT_THROWS_AS(comm.receive(x, 1), allfold::PeerError), {"rank 0/2", "rank 1"});
+    EXPECT_THROWS_AS(comm.status(), allfold::PeerError);
+  });
+  by_mail({2}, [](auto& comm) {
+    std::vector<int> x(10);
+    const Work work = comm.receive(x, 1 - comm.rank(), {.timeout = 50ms, .async = true});
+    EXPECT_THROWS_AS(work.wait(), allfold::TimeoutError);
+    EXPECT_THROWS_AS(comm.barrier(), allfold::TimeoutError);
+  });
+}
+
+TEST_CASE("a communicator may go before its operations are over") {
+  by_mail({2}, [](auto& comm) {
+    using Comm = std::remove_reference_t<decltype(comm)>;
+    std::vector<int> x(10);
+    Work work;
+    {
+      Comm gone = std::move(comm);
+      work = gone.receive(x, 1 - gone.rank(), async);
+    }
+    allfold_test::expect_contains(EXPECT_THROWS_AS(work.wait(), allfold::UsageError), {"receive", "was destroyed"});
+  });
+}
