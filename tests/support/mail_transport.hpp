@@ -327,7 +327,7 @@ class BasicMailTransport {
     const auto of_rank_0 = meeting.all_gather("mail", &mail)[0];
     if (meeting.rank() != 0) mail = *of_rank_0;
     meeting.barrier("mail that all have");
-    desk_ = std::make_unique<Desk>(std::move(mail), meeting.rank(), meeting.world_size());
+    desk_ = allfold::make_progressing<Desk>(std::move(mail), meeting.rank(), meeting.world_size());
   }
 
   progress_type& progress() noexcept { return desk_->progress; }
@@ -345,7 +345,7 @@ class BasicMailTransport {
     progress_type progress;
   };
 
-  std::unique_ptr<Desk> desk_;
+  std::shared_ptr<Desk> desk_;
 };
 
 using MailTransport = BasicMailTransport<allfold::CallerProgress>;

@@ -250,6 +250,30 @@ TEST_CASE("the progress thread refuses to wait for itself") {
   });
 }
 
+TEST_CASE("a communicator may go on its own progress thread") {
+  allfold_test::take_ways("tcp");
+  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+    using Comm = allfold::Communicator<allfold::UcxThreadTransport>;
+    const auto sums = [](Comm comm, std::vector<int>& data, std::atomic<bool>& over) -> Errand {
+      co_await comm.all_reduce(data, allfold::sum, async);
+      over = true;  // and the frame goes, with the communicator
+    };
+    for (int round = 0; round < 3; ++round) {
+      std::vector<int> data(200000, 1), unsent(1);
+      auto comm = Comm::create(environment);
+      const Work never = comm.receive(unsent, 1 - comm.rank(), async);
+      std::atomic<bool> ended = false;
+      sums(std::move(comm), data, ended);
+      const auto end = allfold::Deadline::after(20s);
+      while (!(ended && never.over()) && !end.expired()) std::this_thread::sleep_for(1ms);
+      EXPECT(ended && data.back() == 2);
+      allfold_test::expect_contains(EXPECT_THROWS_AS(never.wait(), allfold::UsageError), {"was destroyed"});
+    }
+    auto last = Comm::create(environment);
+    last.barrier();
+  });
+}
+
 TEST_CASE("a communicator may go before its operations are over") {
   over_ucx({2}, [](auto& comm) {
     using Comm = std::remove_reference_t<decltype(comm)>;

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // A transport of messages that is a program's own, in a program without UCX.
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <initializer_list>
+#include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <allfold/messages.hpp>
 
+#include <support/errand.hpp>
 #include <support/mail_transport.hpp>
 #include <support/ranks.hpp>
 
@@ -111,5 +116,32 @@ TEST_CASE("a communicator may go before its operations are over") {
       work = gone.receive(x, 1 - gone.rank(), async);
     }
     allfold_test::expect_contains(EXPECT_THROWS_AS(work.wait(), allfold::UsageError), {"receive", "was destroyed"});
+  });
+}
+
+namespace {
+
+/// Has the communicator, and it goes with the frame.
+allfold_test::Errand sum_and_go(auto comm, std::vector<int>& data, std::atomic<bool>& over) {
+  co_await comm.all_reduce(data, allfold::sum, async);
+  over = true;
+}
+
+}  // namespace
+
+TEST_CASE("a communicator may go on its own progress thread") {
+  allfold_test::over_threads({2}, [](const allfold::Environment& environment) {
+    using Comm = allfold::Communicator<allfold_test::MailThreadTransport>;
+    for (int round = 0; round < 10; ++round) {
+      std::vector<int> data(1000, 1), unsent(1);
+      auto comm = Comm::create(environment);
+      const Work never = comm.receive(unsent, 1 - comm.rank(), async);
+      std::atomic<bool> over = false;
+      sum_and_go(std::move(comm), data, over);
+      const auto end = allfold::Deadline::after(20s);
+      while (!(over && never.over()) && !end.expired()) std::this_thread::sleep_for(1ms);
+      EXPECT(over && data.back() == 2);
+      allfold_test::expect_contains(EXPECT_THROWS_AS(never.wait(), allfold::UsageError), {"was destroyed"});
+    }
   });
 }

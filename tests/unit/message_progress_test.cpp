@@ -410,6 +410,40 @@ TEST_CASE("close is never slept through") {
   CHECK(slept_through == 0);
 }
 
+namespace {
+
+/// Lets go of the rank where it goes on after an operation of so many rounds: 1 on the calling thread, 2 on another.
+Errand let_go_after(std::shared_ptr<Rank<ThreadProgress>> rank, int rounds, std::atomic<int>& where) {
+  const std::thread::id caller = std::this_thread::get_id();
+  co_await rank->after(rounds);
+  rank.reset();
+  where = std::this_thread::get_id() == caller ? 1 : 2;
+}
+
+}  // namespace
+
+TEST_CASE("a coroutine lets go of the progress thread on which it goes on") {
+  int on_the_thread = 0;
+  for (int round = 0; round < 40; ++round) {
+    auto rank = allfold::make_progressing<Rank<ThreadProgress>>();
+    Count count = rank->count;
+    Gate never(rank->link);
+    Work other = rank->through(never);
+    std::atomic<int> told{0};
+    await_end(other, told);
+    std::atomic<int> where{0};
+    let_go_after(std::move(rank), 2000, where);
+    CHECK(soon([&] { return where != 0 && told != 0; }));
+    CHECK(told == 2);
+    CHECK_THROWS_AS(other.wait(), allfold::UsageError);
+    on_the_thread += where - 1;
+    other = Work();
+    CHECK(soon([&] { return count.ended.use_count() == 1; }));  // nothing is left of the rank
+    CHECK(*count.ended == 2);
+  }
+  CHECK(on_the_thread > 0);
+}
+
 TEST_CASE("the progress thread refuses to wait for itself") {
   Rank<ThreadProgress> rank;
   Gate gate(rank.link);

@@ -125,6 +125,10 @@ class CallerProgress final : public MessageProgress {
 
   bool may_wait() const noexcept override { return true; }
 
+  /// See make_progressing().
+  template <class Owner>
+  void let_go(std::unique_ptr<Owner>) noexcept {}
+
   /// Runs `body` where progress is made, and concludes what has ended by it.
   void run(FunctionRef<void()> body) {
     body();
@@ -144,7 +148,8 @@ class CallerProgress final : public MessageProgress {
 };
 
 /// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
-/// by any thread; the progress thread itself, on which listeners are told, cannot wait.
+/// by any thread; the progress thread itself, on which listeners are told, cannot wait, and is made by make_progressing()
+/// if they may let go of it.
 template <class Worker>
 class ThreadProgress final : public MessageProgress {
  public:
@@ -154,7 +159,10 @@ class ThreadProgress final : public MessageProgress {
   explicit ThreadProgress(Worker& worker) : worker_(worker), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (!wake_) throw SystemError("create", errno, {"no descriptor to wake the progress thread with"});
     try {
-      thread_ = std::thread([this] { go_on(); });
+      thread_ = std::thread([this] {
+        go_on();
+        const auto last = std::move(owner_);  // with it *this ends
+      });
     } catch (const std::system_error& error) {
       throw SystemError("create", error.code().value(), {"the progress thread could not be started"});
     }
@@ -196,17 +204,28 @@ class ThreadProgress final : public MessageProgress {
 
   /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
   void run(FunctionRef<void()> body) {
-    if (!may_wait()) return body();
     Command command{body};
-    std::unique_lock lock(mutex_);
-    const bool closed = closed_;
-    if (!closed) commands_.push_back(&command);
-    lock.unlock();
-    if (closed) return body();
-    wake();
-    lock.lock();
-    over_.wait(lock, [&] { return command.done; });
+    if (may_wait()) {
+      std::unique_lock lock(mutex_);
+      const bool closed = closed_;
+      if (!closed) commands_.push_back(&command);
+      lock.unlock();
+      if (closed) return body();
+      wake();
+      lock.lock();
+      over_.wait(lock, [&] { return command.done; });
+    } else {
+      obey(command);
+    }
     if (command.error) std::rethrow_exception(command.error);
+  }
+
+  /// See make_progressing().
+  template <class Owner>
+  void let_go(std::unique_ptr<Owner> owner) noexcept {
+    if (!is_own_thread()) return;
+    owner_ = {owner.release(), [](void* last) { delete static_cast<Owner*>(last); }};
+    stop_.store(true, std::memory_order_release);
   }
 
   /// Ends the thread. What is under way never ends: whoever waits is told, and later operations are refused.
@@ -217,7 +236,7 @@ class ThreadProgress final : public MessageProgress {
       stop_.store(true, std::memory_order_release);
     }
     wake();
-    thread_.join();
+    is_own_thread() ? thread_.detach() : thread_.join();
     progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     do {
       begin_posted();
@@ -246,6 +265,8 @@ class ThreadProgress final : public MessageProgress {
   static constexpr std::chrono::milliseconds long_nap{500};
   /// Rounds without a message before it sleeps.
   static constexpr int patience = 50;
+
+  bool is_own_thread() const noexcept { return std::this_thread::get_id() == thread_.get_id(); }
 
   void wake() noexcept {
     if (!asleep_.load(std::memory_order_seq_cst)) return;
@@ -337,7 +358,17 @@ class ThreadProgress final : public MessageProgress {
   std::atomic<std::thread::id> progressing_{};
   std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
+  std::unique_ptr<void, void (*)(void*)> owner_{nullptr, nullptr};  ///< of the thread, to be let go of at its end
   std::thread thread_;
 };
+
+/// Makes a T, which has a worker and, as its member `progress`, who makes progress on it. A coroutine that goes on there
+/// may let go of it last: a thread cannot end under its own feet, so it ends T when its errand at hand is over, and then
+/// itself; nobody joins it.
+template <class T, class... Arguments>
+std::shared_ptr<T> make_progressing(Arguments&&... arguments) {
+  return {new T(std::forward<Arguments>(arguments)...),
+          [](T* last) { last->progress.let_go(std::unique_ptr<T>(last)); }};
+}
 
 }  // namespace allfold

@@ -61,7 +61,7 @@ class BasicUcxTransport {
   /// @throws UcxError; what the meeting throws
   void connect(Meeting& meeting, std::span<const Identity> ranks, const MessageOptions& options) {
     const int number = agree_on_number(meeting, ranks, options);
-    if (shared_ == nullptr) shared_ = std::make_shared<Shared>(meeting, ranks);
+    if (shared_ == nullptr) shared_ = make_progressing<Shared>(meeting, ranks);
     const UcxLink::Options of_link{.communicator = number, .linger = options.linger};
     progress().run([&] {
       if constexpr (has_gates) {
