@@ -3,7 +3,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
+#include <memory>
+#include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -15,6 +18,7 @@
 
 #include <support/errand.hpp>
 #include <support/mail_transport.hpp>
+#include <support/random.hpp>
 #include <support/ranks.hpp>
 
 #if defined(UCP_API_VERSION)
@@ -113,7 +117,7 @@ TEST_CASE("a communicator may go before its operations are over") {
     Work work;
     {
       Comm gone = std::move(comm);
-      work = gone.receive(x, 1 - gone.rank(), async);
+      work = gone.receive(x, gone.rank(), async);
     }
     allfold_test::expect_contains(EXPECT_THROWS_AS(work.wait(), allfold::UsageError), {"receive", "was destroyed"});
   });
@@ -135,7 +139,7 @@ TEST_CASE("a communicator may go on its own progress thread") {
     for (int round = 0; round < 10; ++round) {
       std::vector<int> data(1000, 1), unsent(1);
       auto comm = Comm::create(environment);
-      const Work never = comm.receive(unsent, 1 - comm.rank(), async);
+      const Work never = comm.receive(unsent, comm.rank(), async);
       std::atomic<bool> over = false;
       sum_and_go(std::move(comm), data, over);
       const auto end = allfold::Deadline::after(20s);
@@ -143,5 +147,112 @@ TEST_CASE("a communicator may go on its own progress thread") {
       EXPECT(over && data.back() == 2);
       allfold_test::expect_contains(EXPECT_THROWS_AS(never.wait(), allfold::UsageError), {"was destroyed"});
     }
+  });
+}
+
+namespace {
+
+/// A tracer that is slow to write what waits there were, and notes whether it has gone meanwhile.
+class SlowTracer {
+ public:
+  using policy_category = allfold::tracer_tag;
+  static constexpr bool enabled = true;
+  struct Notes {
+    std::atomic<bool> begun{false};
+    std::atomic<bool> gone{false};
+    std::atomic<int> waits{0};
+    std::atomic<int> waits_beyond{0};  ///< that were written when it had gone
+  };
+
+  explicit SlowTracer(std::shared_ptr<Notes> notes = nullptr) : notes_(std::move(notes)) {}
+  SlowTracer(const SlowTracer& other) : notes_(other.notes_) {}
+  SlowTracer(SlowTracer&&) noexcept = default;
+  ~SlowTracer() {
+    if (opened_) notes_->gone = true;
+  }
+
+  void open(int, int) { opened_ = true; }
+  std::uint64_t begin(const allfold::TraceEvent& event) {
+    if (event.kind == allfold::TraceKind::wait) notes_->begun = true;
+    return 0;
+  }
+  void record(const allfold::TraceEvent& event) {
+    const std::shared_ptr<Notes> notes = notes_;
+    if (event.kind != allfold::TraceKind::wait) return;
+    std::this_thread::sleep_for(20ms);
+    ++notes->waits;
+    if (notes->gone) ++notes->waits_beyond;
+  }
+
+ private:
+  std::shared_ptr<Notes> notes_;
+  bool opened_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("who waits has the tracer until he has come out, though the communicator goes") {
+  allfold_test::over_threads({2}, [](const allfold::Environment& environment) {
+    const auto notes = std::make_shared<SlowTracer::Notes>();
+    std::vector<int> unsent(1);
+    std::optional comm =
+        allfold::Communicator<allfold_test::MailThreadTransport, SlowTracer>::create(environment, SlowTracer(notes));
+    const Work never = comm->receive(unsent, comm->rank(), async);
+    std::thread waiter([&] {
+      try {
+        never.wait();
+      } catch (const allfold::UsageError&) {
+      }
+    });
+    while (!notes->begun) std::this_thread::sleep_for(1ms);
+    comm.reset();
+    waiter.join();
+    EXPECT(notes->waits == 1 && notes->waits_beyond == 0 && notes->gone);
+  });
+}
+
+TEST_CASE("a communicator goes while threads are about to wait for its operations") {
+  const std::uint64_t seed = allfold_test::test_seed();
+  allfold_test::over_threads({2}, [&](const allfold::Environment& environment) {
+    allfold_test::Random random(seed + static_cast<std::uint64_t>(environment.rank));
+    for (int round = 0; round < 20; ++round) {
+      std::vector<int> unsent(1);
+      std::optional comm = allfold::Communicator<allfold_test::MailThreadTransport>::create(environment);
+      const Work never = comm->receive(unsent, comm->rank(), async);
+      std::atomic<bool> go = false;
+      std::atomic<int> refused = 0;
+      std::vector<std::thread> waiters;
+      for (int i = 0; i < 2; ++i) {
+        waiters.emplace_back([&, asks = i == 0, pause = random.below(100)] {
+          while (!go) std::this_thread::yield();
+          std::this_thread::sleep_for(std::chrono::microseconds(pause));
+          while (asks && !never.done()) continue;
+          try {
+            never.wait();
+          } catch (const allfold::UsageError&) {
+            ++refused;
+          }
+        });
+      }
+      go = true;
+      std::this_thread::sleep_for(std::chrono::microseconds(random.below(100)));
+      comm.reset();
+      for (std::thread& waiter : waiters) waiter.join();
+      EXPECT(refused == 2);
+    }
+  });
+}
+
+TEST_CASE("a communicator goes by a coroutine that its caller's wait resumes") {
+  allfold_test::over_threads({1, 2}, [](const allfold::Environment& environment) {
+    const auto notes = std::make_shared<SlowTracer::Notes>();
+    std::vector<int> data(1000, 1), unsent(1);
+    auto comm = allfold::Communicator<allfold_test::MailTransport, SlowTracer>::create(environment, SlowTracer(notes));
+    const int ranks = comm.world_size();
+    const Work never = comm.receive(unsent, comm.rank(), async);
+    std::atomic<bool> over = false;
+    sum_and_go(std::move(comm), data, over);
+    EXPECT_THROWS_AS(never.wait(), allfold::UsageError);
+    EXPECT(over && data.back() == ranks && notes->gone && notes->waits_beyond == 0);
   });
 }

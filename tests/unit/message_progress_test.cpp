@@ -77,6 +77,7 @@ struct Rank {
   ScriptedLink link;
   Count count{std::make_shared<std::atomic<int>>(0)};
   Progress progress{link};
+  std::shared_ptr<Progress> shown{&progress, [](Progress*) {}};
   std::atomic<std::uint32_t> sequence{0};
 
   /// Posts `body(endpoint) -> Task<bool>`.
@@ -87,7 +88,7 @@ struct Rank {
     using Call = allfold::MessageCall<ScriptedEndpoint, decltype(with_source), Report>;
     allfold::OperationRef operation(new Call(number, {}, ScriptedEndpoint(link, number), with_source, Report{count}));
     progress.post(operation, Deadline::after(timeout));
-    return Work(std::move(operation), progress, allfold::Where("call"), Progress::has_thread, true);
+    return Work(std::move(operation), shown, allfold::Where("call"), Progress::has_thread, true);
   }
   Work after(int rounds, allfold::Duration timeout = 20s) {
     return post([rounds](ScriptedEndpoint& e) { return wait_rounds(e, rounds); }, timeout);

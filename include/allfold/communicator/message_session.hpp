@@ -75,7 +75,7 @@ class MessageSession {
       run_health_check(session->where("health check"), message_options.health_check_timeout,
                        [session] { session->check_health(); });
     }
-    return session;
+    return communicator_share(std::move(session));
   }
   MessageSession(const MessageSession&) = delete;
   MessageSession& operator=(const MessageSession&) = delete;
@@ -180,6 +180,14 @@ class MessageSession {
         selector_(std::move(selector)),
         tracer_(std::move(tracer)),
         transport_(std::move(transport)) {}
+
+  /// What communicators have of the session: with the last of them all calls end. Who waits for a Work meanwhile has a
+  /// share of the session itself, so that progress and tracer are there until he has come out.
+  static std::shared_ptr<MessageSession> communicator_share(std::shared_ptr<MessageSession> session) {
+    MessageSession* const that = session.get();
+    that->progress_ = std::shared_ptr<MessageProgress>(session, &that->transport_.progress());
+    return {that, [session = std::move(session)](MessageSession* left) { left->transport_.leave(); }};
+  }
 
   Link& link() noexcept { return transport_.link(); }
 
@@ -287,8 +295,8 @@ class MessageSession {
           new Call(sequence, traffic.result, std::move(endpoint), std::move(body), std::move(report)));
       transport_.progress().post(operation, Deadline::after(timeout));
       if (waits) transport_.progress().wait(*operation, Deadline(Clock::time_point::max()));
-      return Work(std::move(operation), transport_.progress(), where, Transport::progress_type::has_thread,
-                  message_options_.futures);
+      return Work(std::move(operation), waits ? std::weak_ptr<MessageProgress>() : progress_, where,
+                  Transport::progress_type::has_thread, message_options_.futures);
     };
     Work work = [&] {
       if constexpr (Tracer::enabled) {
@@ -335,6 +343,7 @@ class MessageSession {
   Tracer tracer_;
   Transport transport_;  ///< it ends before the tracer that its operations tell
   std::vector<OwnMessage> own_messages_;
+  std::weak_ptr<MessageProgress> progress_;  ///< the transport's, with a share of this
 };
 
 }  // namespace allfold
