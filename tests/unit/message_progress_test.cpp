@@ -39,6 +39,7 @@ using allfold::ThreadProgress;
 using allfold::Work;
 using allfold_test::Errand;
 using allfold_test::Gate;
+using allfold_test::HeldErrand;
 using allfold_test::ScriptedEndpoint;
 using allfold_test::ScriptedLink;
 
@@ -139,6 +140,11 @@ Errand await_end(Work work, std::atomic<int>& how) {
   }
 }
 
+HeldErrand await_and_count(Work work, std::atomic<int>& resumed) {
+  co_await work;
+  ++resumed;
+}
+
 /// Whether it ends with an error of that type, whose text has `piece`.
 template <class E>
 bool fails_with(const Work& work, const std::string& piece) {
@@ -230,6 +236,39 @@ TEST_CASE_TEMPLATE("a failure in the middle ends all that is under way", T, EACH
   breaks.join();
   for (const std::atomic<int>& each : how) CHECK(soon([&] { return each == 2; }));
   CHECK(rank.ended() == 8);
+}
+
+TEST_CASE_TEMPLATE("a coroutine that is destroyed while it awaits is not resumed, and the others are", T, EACH_KIND) {
+  for (int destroyed = 0; destroyed < 3; ++destroyed) {
+    RankOf<T> rank;
+    Gate gate(rank.link);
+    const Work work = rank.through(gate);
+    std::atomic<int> resumed{0};
+    std::vector<HeldErrand> errands;
+    for (int i = 0; i < 3; ++i) errands.push_back(await_and_count(work, resumed));
+    errands[static_cast<std::size_t>(destroyed)].destroy();
+    gate.open();
+    work.wait();
+    CHECK(soon([&] { return resumed == 2; }));
+    rank.close();  // so that nobody is still being told
+    CHECK(resumed == 2);
+  }
+}
+
+TEST_CASE_TEMPLATE("coroutines are destroyed where progress is made, whether they still await or not", T, EACH_KIND) {
+  RankOf<T> rank;
+  std::atomic<int> resumed{0};
+  int destroyed = 0;
+  for (int round = 0; round < 200; ++round) {
+    const int before = resumed;
+    const Work work = rank.after(round % 50);
+    HeldErrand errand = await_and_count(work, resumed);
+    rank.progress.run([&] { errand.destroy(); });
+    destroyed += resumed == before ? 1 : 0;
+    work.wait();
+  }
+  rank.close();
+  CHECK(resumed + destroyed == 200);
 }
 
 TEST_CASE_TEMPLATE("an exception of a body crosses to who waits, and ends the others", T, EACH_KIND) {
