@@ -79,6 +79,7 @@ TEST_CASE("a greeting that fails behind what cannot be sent ends those who share
     const std::vector<char> data(4096);
     auto calls = rank.endpoint("send");
     std::vector<allfold::UcxTransfer> sends;
+    sends.reserve(10000);
     for (int step = 0; step < 10000; ++step) sends.push_back(calls.send(1, step, data.data(), data.size()));
     EXPECT(!sends.back().over());
     greet_in_vain(rank);

@@ -168,6 +168,7 @@ bool soon(auto&& holds) {
 TEST_CASE_TEMPLATE("operations go side by side, and are waited for in any order", T, EACH_KIND) {
   RankOf<T> rank;
   std::vector<Work> works;
+  works.reserve(40);
   for (int i = 0; i < 40; ++i) works.push_back(rank.after(i * 7 % 23));
   for (int i = 39; i >= 0; --i) {
     const Work& work = works[static_cast<std::size_t>(i)];
@@ -245,6 +246,7 @@ TEST_CASE_TEMPLATE("a coroutine that is destroyed while it awaits is not resumed
     const Work work = rank.through(gate);
     std::atomic<int> resumed{0};
     std::vector<HeldErrand> errands;
+    errands.reserve(3);
     for (int i = 0; i < 3; ++i) errands.push_back(await_and_count(work, resumed));
     errands[static_cast<std::size_t>(destroyed)].destroy();
     gate.open();
@@ -354,6 +356,7 @@ TEST_CASE("many threads run things beside their operations") {
   Rank<ThreadProgress> rank;
   int plain = 0;  // of the progress thread alone
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       for (int turn = 0; turn < 100; ++turn) {
@@ -373,9 +376,11 @@ TEST_CASE("close wakes the threads that wait") {
   Rank<ThreadProgress> rank;
   Gate never(rank.link);
   std::vector<Work> works;
+  works.reserve(4);
   for (int i = 0; i < 4; ++i) works.push_back(rank.through(never));
   std::atomic<int> failed{0};
   std::vector<std::thread> waiters;
+  waiters.reserve(4);
   for (const Work& work : works) {
     waiters.emplace_back([&failed, work] { failed += fails_with<allfold::UsageError>(work, "closed") ? 1 : 0; });
   }
@@ -595,6 +600,7 @@ TEST_CASE("many threads begin operations, and wait for them in every way") {
   std::deque<Player> players;
   for (std::uint64_t i = 0; i < 4; ++i) players.emplace_back(rank, seed + i, gates, gates_mutex);
   std::vector<std::thread> threads;
+  threads.reserve(players.size());
   for (Player& player : players) threads.emplace_back([&player] { player.play(400); });
   for (std::thread& thread : threads) thread.join();
   for (const Player& player : players) CHECK(soon([&] { return player.awaited() == player.told(); }));
@@ -612,6 +618,7 @@ TEST_CASE("many threads, and an end in the middle: by failure, lateness or close
     Gate never(rank.link);
     std::atomic<int> told{0};
     std::vector<std::thread> threads;
+    threads.reserve(4);
     std::deque<std::atomic<int>> how(4);
     for (int i = 0; i < 4; ++i) {
       threads.emplace_back([&, i] {
