@@ -53,6 +53,8 @@ TEST_CASE("many operations are under way at once, and are waited for in another 
     constexpr int calls = 30;
     std::vector<std::vector<long long>> data;
     std::vector<Work> works;
+    data.reserve(calls);
+    works.reserve(calls);
     for (int call = 0; call < calls; ++call) data.emplace_back(call % 3 == 0 ? 40000 : 7, call * 10 + comm.rank());
     for (int call = 0; call < calls; ++call) works.push_back(comm.all_reduce(data[n(call)], allfold::sum, async));
     for (int call = 0; call < calls; ++call) {
@@ -296,9 +298,11 @@ TEST_CASE("operations are begun and waited for by several threads") {
         allfold::Communicator<allfold::UcxThreadTransport>::create(environment, allfold::Options{.channels = 3});
     std::vector<std::vector<int>> data(3, std::vector<int>(2000, 1));
     std::vector<Work> works;
+    works.reserve(3);
     for (int c = 0; c < 3; ++c)
       works.push_back(comm.all_reduce(data[n(c)], allfold::sum, {.channel = c, .async = true}));
     std::vector<std::thread> threads;
+    threads.reserve(3);
     for (int c = 0; c < 3; ++c) threads.emplace_back([&, c] { works[n(c)].wait(); });
     for (std::thread& thread : threads) thread.join();
     for (int c = 0; c < 3; ++c) EXPECT(data[n(c)][1999] == 2);
