@@ -111,7 +111,7 @@ class Work {
     }
     auto promise = std::make_unique<Promise>();
     std::future<void> future = promise->promise.get_future();
-    if (operation_->listeners().add(*promise)) {
+    if (operation_->listen(*promise)) {
       static_cast<void>(promise.release());  // it deletes itself
     } else {
       promise->fulfil(*operation_);
@@ -161,13 +161,13 @@ class WorkAwaiter final : public OperationListener {
   WorkAwaiter(const WorkAwaiter&) = delete;
   WorkAwaiter& operator=(const WorkAwaiter&) = delete;
   ~WorkAwaiter() {
-    if (waiter_) work_.operation_->listeners().remove(*this);
+    if (waiter_) work_.operation_->forget(*this);
   }
 
   bool await_ready() const { return work_.done(); }
   bool await_suspend(std::coroutine_handle<> waiter) noexcept {
     waiter_ = waiter;
-    return work_.operation_->listeners().add(*this);
+    return work_.operation_->listen(*this);
   }
   void await_resume() const { work_.rethrow(); }
   void over(MessageOperation&) override { std::exchange(waiter_, nullptr).resume(); }

@@ -45,8 +45,10 @@ class MessageOperation {
   /// The rank a message came from; -1 for other operations.
   int source() const noexcept { return source_; }
 
-  /// Who is told when it is over.
-  OperationListeners& listeners() noexcept { return listeners_; }
+  /// Whether `listener` will be told; if not, it is over already.
+  bool listen(OperationListener& listener) noexcept { return listeners_.add(listener); }
+  /// If the listener has not been told, it will not be.
+  void forget(OperationListener& listener) noexcept { listeners_.remove(listener); }
 
   void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept {

@@ -17,6 +17,7 @@
 #include <allfold/policy/transport.hpp>
 #include <allfold/transport/ucx_endpoint.hpp>
 #include <allfold/transport/ucx_link.hpp>
+#include <allfold/transport/ucx_tag.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
 namespace allfold {

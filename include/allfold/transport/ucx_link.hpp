@@ -23,6 +23,7 @@
 #include <allfold/transport/ucx_cores.hpp>
 #include <allfold/transport/ucx_greeting.hpp>
 #include <allfold/transport/ucx_operations.hpp>
+#include <allfold/transport/ucx_tag.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
 namespace allfold {
