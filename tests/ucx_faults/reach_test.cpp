@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <exception>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <allfold/base/unique_fd.hpp>
 
 #include <support/network_namespaces.hpp>
 #include <support/ranks.hpp>
@@ -58,6 +62,28 @@ void greet_in_vain(UcxRank& rank) {
   allfold_test::expect_contains(EXPECT_THROWS_AS(join(), allfold::TimeoutError), {"rank 1 cannot be reached"});
 }
 
+/// Lets one process wait for another.
+class Bell {
+ public:
+  Bell() : fd_(::eventfd(0, EFD_CLOEXEC)) { REQUIRE(fd_); }
+  void ring() const {
+    const std::uint64_t one = 1;
+    static_cast<void>(!::write(fd_.get(), &one, sizeof one));
+  }
+  void wait() const {
+    pollfd rung{fd_.get(), POLLIN, 0};
+    EXPECT(::poll(&rung, 1, 20000) == 1);
+  }
+
+ private:
+  allfold::UniqueFd fd_;
+};
+
+struct RingAtEnd {
+  const Bell& bell;
+  ~RingAtEnd() { bell.ring(); }
+};
+
 }  // namespace
 
 TEST_CASE("a greeting that fails leaves those alone who share the worker") {
@@ -70,12 +96,11 @@ TEST_CASE("a greeting that fails leaves those alone who share the worker") {
 }
 
 TEST_CASE("a greeting that fails behind what cannot be sent ends those who share the worker") {
-  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+  const Bell bell;
+  allfold_test::over_processes({2}, [&](const allfold::Environment& environment) {
     UcxRank rank(environment, "tcp");
-    if (rank.rank() == 1) {
-      std::this_thread::sleep_for(1500ms);  // it takes nothing: what is sent to it fills the buffers on the way
-      return;
-    }
+    if (rank.rank() == 1) return bell.wait();  // it takes nothing: what is sent to it fills the buffers on the way
+    const RingAtEnd ring{bell};
     const std::vector<char> data(4096);
     auto calls = rank.endpoint("send");
     std::vector<allfold::UcxTransfer> sends;

@@ -12,6 +12,7 @@
 
 #include <allfold/algo/message/endpoint.hpp>
 #include <allfold/algo/message/task.hpp>
+#include <allfold/transport/ucx_failure.hpp>
 #include <allfold/transport/ucx_tag.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
@@ -36,13 +37,6 @@ struct UcxOperation {
   bool over = false;
   bool ok = false;
   bool dropped = false;  ///< nobody asks for its outcome any more
-};
-
-/// A message of another size than its receiver expected, in bytes. UCX 1.13 may say of one that was cut how much of it fits.
-struct WrongSize {
-  int peer = -1;  ///< -1: none
-  std::size_t came = 0;
-  std::size_t expected = 0;
 };
 
 /// The sends and receives of all calls of one rank. UCX's callbacks mark what is over; `resume_ready` then resumes who

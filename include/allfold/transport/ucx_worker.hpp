@@ -22,6 +22,7 @@
 #include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_failure.hpp>
 #include <allfold/transport/ucx_status.hpp>
 
 namespace allfold {
@@ -50,13 +51,6 @@ class UcxPoller {
 
  protected:
   ~UcxPoller() = default;
-};
-
-/// Why ranks no longer go on together.
-struct UcxFailure {
-  ErrorCode code = ErrorCode::peer;  ///< peer, timeout or mismatch
-  int source = -1;                   ///< the rank to blame
-  bool departed = false;             ///< it has left, without an accident
 };
 
 /// UCX's context and worker, an endpoint to every rank, and who works with them. For one thread at a time.
