@@ -19,7 +19,8 @@ struct CommunicatorOf<Ps...> {
   static_assert(
       message_selector_policy<Selector>,
       "allfold: this selector chooses among algorithms of symmetric memory, and the transport moves messages; "
-      "choose MessageThresholds, or a selector with the members that allfold::message_selector_policy asks for");
+      "choose MessageThresholds, a FixedSelector of motions, or one with the members that "
+      "allfold::message_selector_policy asks for, which may have the others too");
   // In place of what was refused, the default: so the refusal is the only error.
   using type = MessageCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, void, Ps...>,
                                    std::conditional_t<message_selector_policy<Selector>, Selector, MessageThresholds>,

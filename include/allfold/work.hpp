@@ -111,7 +111,7 @@ class Work {
     }
     auto promise = std::make_unique<Promise>();
     std::future<void> future = promise->promise.get_future();
-    if (operation_->listen(*promise)) {
+    if (operation_->listeners().add(*promise)) {
       static_cast<void>(promise.release());  // it deletes itself
     } else {
       promise->fulfil(*operation_);
@@ -153,21 +153,28 @@ class Work {
   bool futures_ = true;
 };
 
-/// What co_await of a Work awaits.
+/// What co_await of a Work awaits. A coroutine that is destroyed while it waits is not resumed: destroy it where it cannot
+/// go on at the same time, that is, where progress is made.
 class WorkAwaiter final : public OperationListener {
  public:
   explicit WorkAwaiter(Work work) noexcept : work_(std::move(work)) {}
+  WorkAwaiter(const WorkAwaiter&) = delete;
+  WorkAwaiter& operator=(const WorkAwaiter&) = delete;
+  ~WorkAwaiter() {
+    if (waiter_) work_.operation_->listeners().remove(*this);
+  }
+
   bool await_ready() const { return work_.done(); }
   bool await_suspend(std::coroutine_handle<> waiter) noexcept {
     waiter_ = waiter;
-    return work_.operation_->listen(*this);
+    return work_.operation_->listeners().add(*this);
   }
   void await_resume() const { work_.rethrow(); }
-  void over(MessageOperation&) override { waiter_.resume(); }
+  void over(MessageOperation&) override { std::exchange(waiter_, nullptr).resume(); }
 
  private:
   Work work_;
-  std::coroutine_handle<> waiter_;
+  std::coroutine_handle<> waiter_;  ///< null: it has been told, or does not wait
 };
 
 /// Gives what wait() does. The coroutine goes on where progress is made, so it must not wait there for another Work but by

@@ -40,6 +40,7 @@ class UcxRank {
     barrier();
   }
 
+  allfold::UcxWorker& worker() { return *worker_; }
   allfold::UcxLink& link() { return *link_; }
   int rank() const { return link_->rank(); }
   int world_size() const { return link_->world_size(); }

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -108,6 +109,47 @@ TEST_CASE("a rank that leaves is named, and one that is late") {
     EXPECT_THROWS_AS(work.wait(), allfold::TimeoutError);
     EXPECT_THROWS_AS(comm.barrier(), allfold::TimeoutError);
   });
+}
+
+namespace {
+
+/// Notes which algorithms run.
+struct AlgorithmNotes {
+  using policy_category = allfold::tracer_tag;
+  static constexpr bool enabled = true;
+  std::vector<std::string> algorithms;
+  void record(const allfold::TraceEvent& event) { algorithms.emplace_back(event.algorithm); }
+};
+
+/// A selector of a program's own for both kinds of transport: it answers what either asks.
+struct Taste : allfold::MessageThresholds {
+  static constexpr allfold::AlgorithmSet candidates = allfold::AlgorithmSet::of(allfold::Algorithm::one_shot_packet);
+  allfold::Algorithm select(const allfold::SelectionQuery& query) const {
+    const bool can = query.possible.contains(allfold::Algorithm::one_shot_packet);
+    return can ? allfold::Algorithm::one_shot_packet : allfold::Algorithm::none;
+  }
+  allfold::AllReduceMotion all_reduce(const allfold::MessageQuery&) const { return allfold::AllReduceMotion::bruck; }
+};
+
+template <class Transport, class Selector>
+void expect_algorithm(const char* algorithm) {
+  allfold_test::over_threads({2}, [&](const allfold::Environment& environment) {
+    auto comm = allfold::Communicator<Transport, Selector, AlgorithmNotes>::create(environment);
+    std::vector<int> x(100, 1);
+    comm.all_reduce(x, allfold::sum, {.fast = true});
+    EXPECT(x[99] == 2);
+    allfold_test::expect_contains(comm.tracer().algorithms.back(), {algorithm});
+  });
+}
+
+}  // namespace
+
+TEST_CASE("a program changes its transport and keeps its selector") {
+  using Fixed = allfold::FixedSelector<allfold::Algorithm::one_shot_packet, allfold::AllReduceMotion::ring>;
+  expect_algorithm<allfold::ShmTransport, Fixed>("one_shot_packet");
+  expect_algorithm<allfold_test::MailTransport, Fixed>("ring");
+  expect_algorithm<allfold::ShmTransport, Taste>("one_shot_packet");
+  expect_algorithm<allfold_test::MailTransport, Taste>("bruck");
 }
 
 TEST_CASE("a communicator may go before its operations are over") {
@@ -222,6 +264,7 @@ TEST_CASE("a communicator goes while threads are about to wait for its operation
       std::atomic<bool> go = false;
       std::atomic<int> refused = 0;
       std::vector<std::thread> waiters;
+      waiters.reserve(2);
       for (int i = 0; i < 2; ++i) {
         waiters.emplace_back([&, asks = i == 0, pause = random.below(100)] {
           while (!go) std::this_thread::yield();

@@ -39,6 +39,7 @@ using allfold::ThreadProgress;
 using allfold::Work;
 using allfold_test::Errand;
 using allfold_test::Gate;
+using allfold_test::HeldErrand;
 using allfold_test::ScriptedEndpoint;
 using allfold_test::ScriptedLink;
 
@@ -139,6 +140,11 @@ Errand await_end(Work work, std::atomic<int>& how) {
   }
 }
 
+HeldErrand await_and_count(Work work, std::atomic<int>& resumed) {
+  co_await work;
+  ++resumed;
+}
+
 /// Whether it ends with an error of that type, whose text has `piece`.
 template <class E>
 bool fails_with(const Work& work, const std::string& piece) {
@@ -162,6 +168,7 @@ bool soon(auto&& holds) {
 TEST_CASE_TEMPLATE("operations go side by side, and are waited for in any order", T, EACH_KIND) {
   RankOf<T> rank;
   std::vector<Work> works;
+  works.reserve(40);
   for (int i = 0; i < 40; ++i) works.push_back(rank.after(i * 7 % 23));
   for (int i = 39; i >= 0; --i) {
     const Work& work = works[static_cast<std::size_t>(i)];
@@ -230,6 +237,40 @@ TEST_CASE_TEMPLATE("a failure in the middle ends all that is under way", T, EACH
   breaks.join();
   for (const std::atomic<int>& each : how) CHECK(soon([&] { return each == 2; }));
   CHECK(rank.ended() == 8);
+}
+
+TEST_CASE_TEMPLATE("a coroutine that is destroyed while it awaits is not resumed, and the others are", T, EACH_KIND) {
+  for (int destroyed = 0; destroyed < 3; ++destroyed) {
+    RankOf<T> rank;
+    Gate gate(rank.link);
+    const Work work = rank.through(gate);
+    std::atomic<int> resumed{0};
+    std::vector<HeldErrand> errands;
+    errands.reserve(3);
+    for (int i = 0; i < 3; ++i) errands.push_back(await_and_count(work, resumed));
+    errands[static_cast<std::size_t>(destroyed)].destroy();
+    gate.open();
+    work.wait();
+    CHECK(soon([&] { return resumed == 2; }));
+    rank.close();  // so that nobody is still being told
+    CHECK(resumed == 2);
+  }
+}
+
+TEST_CASE_TEMPLATE("coroutines are destroyed where progress is made, whether they still await or not", T, EACH_KIND) {
+  RankOf<T> rank;
+  std::atomic<int> resumed{0};
+  int destroyed = 0;
+  for (int round = 0; round < 200; ++round) {
+    const int before = resumed;
+    const Work work = rank.after(round % 50);
+    HeldErrand errand = await_and_count(work, resumed);
+    rank.progress.run([&] { errand.destroy(); });
+    destroyed += resumed == before ? 1 : 0;
+    work.wait();
+  }
+  rank.close();
+  CHECK(resumed + destroyed == 200);
 }
 
 TEST_CASE_TEMPLATE("an exception of a body crosses to who waits, and ends the others", T, EACH_KIND) {
@@ -315,6 +356,7 @@ TEST_CASE("many threads run things beside their operations") {
   Rank<ThreadProgress> rank;
   int plain = 0;  // of the progress thread alone
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       for (int turn = 0; turn < 100; ++turn) {
@@ -334,9 +376,11 @@ TEST_CASE("close wakes the threads that wait") {
   Rank<ThreadProgress> rank;
   Gate never(rank.link);
   std::vector<Work> works;
+  works.reserve(4);
   for (int i = 0; i < 4; ++i) works.push_back(rank.through(never));
   std::atomic<int> failed{0};
   std::vector<std::thread> waiters;
+  waiters.reserve(4);
   for (const Work& work : works) {
     waiters.emplace_back([&failed, work] { failed += fails_with<allfold::UsageError>(work, "closed") ? 1 : 0; });
   }
@@ -556,6 +600,7 @@ TEST_CASE("many threads begin operations, and wait for them in every way") {
   std::deque<Player> players;
   for (std::uint64_t i = 0; i < 4; ++i) players.emplace_back(rank, seed + i, gates, gates_mutex);
   std::vector<std::thread> threads;
+  threads.reserve(players.size());
   for (Player& player : players) threads.emplace_back([&player] { player.play(400); });
   for (std::thread& thread : threads) thread.join();
   for (const Player& player : players) CHECK(soon([&] { return player.awaited() == player.told(); }));
@@ -573,6 +618,7 @@ TEST_CASE("many threads, and an end in the middle: by failure, lateness or close
     Gate never(rank.link);
     std::atomic<int> told{0};
     std::vector<std::thread> threads;
+    threads.reserve(4);
     std::deque<std::atomic<int>> how(4);
     for (int i = 0; i < 4; ++i) {
       threads.emplace_back([&, i] {

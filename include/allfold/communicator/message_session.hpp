@@ -147,8 +147,7 @@ class MessageSession {
     const bool to_itself = record.operation == Operation::send && peer == rank_;
     if (to_itself) expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.message_type()};
-    const Work work =
-        begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
+    Work work = begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
       if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
       own_messages_.push_back({work, options.tag, to_itself});

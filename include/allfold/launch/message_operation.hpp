@@ -15,25 +15,11 @@
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/base/function_ref.hpp>
+#include <allfold/launch/operation_listener.hpp>
 
 namespace allfold {
 
-class MessageOperation;
 class MessageOperations;
-
-/// Is told once that an operation is over, by who makes progress.
-class OperationListener {
- public:
-  virtual void over(MessageOperation& operation) = 0;
-
- protected:
-  ~OperationListener() = default;
-
- private:
-  friend class MessageOperation;
-  friend class MessageOperations;
-  OperationListener* next_ = nullptr;
-};
 
 /// Memory that a call writes, for Work::result.
 struct OperationResult {
@@ -59,15 +45,8 @@ class MessageOperation {
   /// The rank a message came from; -1 for other operations.
   int source() const noexcept { return source_; }
 
-  /// Whether `listener` will be told; if not, it is over already.
-  bool listen(OperationListener& listener) noexcept {
-    OperationListener* first = listeners_.load(std::memory_order_acquire);
-    do {
-      if (first == closed()) return false;
-      listener.next_ = first;
-    } while (!listeners_.compare_exchange_weak(first, &listener, std::memory_order_acq_rel));
-    return true;
-  }
+  /// Who is told when it is over.
+  OperationListeners& listeners() noexcept { return listeners_; }
 
   void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept {
@@ -88,8 +67,6 @@ class MessageOperation {
  private:
   friend class MessageOperations;
 
-  static OperationListener* closed() noexcept { return reinterpret_cast<OperationListener*>(std::uintptr_t{1}); }
-
   /// Runs it until it waits.
   virtual void begin(MessageOperations& all) = 0;
   /// Its coroutine has ended: gives back what it held, and sets error().
@@ -99,17 +76,11 @@ class MessageOperation {
   /// What messages of it bear.
   virtual std::uint64_t tag() const noexcept = 0;
 
-  /// Publishes that it is over; the listeners are then told, and may delete it.
-  OperationListener* publish() noexcept {
-    over_.store(true, std::memory_order_release);
-    return listeners_.exchange(closed(), std::memory_order_acq_rel);
-  }
-
   OperationResult result_;
   std::uint32_t sequence_;
   std::atomic<int> owners_{1};
   std::atomic<bool> over_{false};
-  std::atomic<OperationListener*> listeners_{nullptr};
+  OperationListeners listeners_;
 
   // Of who makes progress.
   MessageOperation* before_ = nullptr;
@@ -185,11 +156,8 @@ class MessageOperations {
   }
 
   static void tell(MessageOperation& operation) noexcept {
-    for (OperationListener* each = operation.publish(); each != nullptr;) {
-      OperationListener* const next = each->next_;
-      each->over(operation);
-      each = next;
-    }
+    operation.over_.store(true, std::memory_order_release);
+    operation.listeners_.tell(operation);
     operation.release();
   }
 

@@ -46,7 +46,7 @@ class CudaGates final : public StreamGates {
     } else {
       driver_.check(where, waits, {"the stream cannot wait for the operation; expected one of the communicator's GPU"});
     }
-    if (operation->listen(*gate)) {
+    if (operation->listeners().add(*gate)) {
       static_cast<void>(gate.release());  // it deletes itself
     } else {
       gate->open();
