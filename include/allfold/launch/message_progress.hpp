@@ -50,7 +50,7 @@ class MessageProgress {
 
   /// Begins an operation; it goes on until it is over. A call that cannot begin is over with an error. `awaited`: who
   /// begins it waits for it next.
-  virtual void post(OperationRef operation, Deadline deadline, bool awaited) = 0;
+  virtual void post(OperationRef operation, Duration timeout, bool awaited) = 0;
   /// Returns when it is over, or at `until`: whether it is over.
   virtual bool wait(MessageOperation& operation, Deadline until) = 0;
   /// Makes progress if that is for the caller to do; never waits.
@@ -96,10 +96,10 @@ class CallerProgress final : public MessageProgress {
   CallerProgress& operator=(const CallerProgress&) = delete;
   ~CallerProgress() { close(); }
 
-  void post(OperationRef operation, Deadline deadline, bool) override {
+  void post(OperationRef operation, Duration timeout, bool) override {
     MessageOperation& begun = *operation;
     begun.retain();
-    operations_.begin(begun, deadline.at());
+    operations_.begin(begun, timeout);
     operations_.conclude_ended();
   }
 
@@ -177,13 +177,13 @@ class ThreadProgress final : public MessageProgress {
   ThreadProgress& operator=(const ThreadProgress&) = delete;
   ~ThreadProgress() { close(); }
 
-  void post(OperationRef operation, Deadline deadline, bool awaited) override {
+  void post(OperationRef operation, Duration timeout, bool awaited) override {
     bool refused = false;
     {
       const std::lock_guard lock(mutex_);
       refused = closed_;
       if (!refused) {
-        posted_.push_back({operation.get(), deadline.at()});
+        posted_.push_back({operation.get(), timeout});
         has_posted(awaited);
       }
       operation->retain();
@@ -270,7 +270,7 @@ class ThreadProgress final : public MessageProgress {
  private:
   struct Posted {
     MessageOperation* operation;
-    Clock::time_point deadline;
+    Duration timeout;
   };
   struct Command {
     FunctionRef<void()> body;
@@ -340,7 +340,7 @@ class ThreadProgress final : public MessageProgress {
       std::swap(commands_, commands);
       has_posted_.store(false, std::memory_order_relaxed);
     }
-    for (const Posted& each : beginning_) operations_.begin(*each.operation, each.deadline);
+    for (const Posted& each : beginning_) operations_.begin(*each.operation, each.timeout);
     beginning_.clear();
     for (Command* const command : commands) obey(*command);
     return true;
