@@ -88,7 +88,7 @@ struct Rank {
     const auto with_source = [body = std::move(body)](ScriptedEndpoint& e, int&) { return body(e); };
     using Call = allfold::MessageCall<ScriptedEndpoint, decltype(with_source), Report>;
     allfold::OperationRef operation(new Call(number, {}, ScriptedEndpoint(link, number), with_source, Report{count}));
-    progress.post(operation, Deadline::after(timeout));
+    progress.post(operation, timeout, false);
     return Work(std::move(operation), shown, allfold::Where("call"), Progress::has_thread, true);
   }
   Work after(int rounds, allfold::Duration timeout = 20s) {

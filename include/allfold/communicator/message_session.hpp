@@ -254,7 +254,7 @@ class MessageSession {
       using Call = MessageCall<E, Body, decltype(report)>;
       OperationRef operation(
           new Call(sequence, traffic.result, std::move(endpoint), std::move(body), std::move(report)));
-      transport_.progress().post(operation, Deadline::after(timeout));
+      transport_.progress().post(operation, timeout, waits);
       if (waits) transport_.progress().wait(*operation, Deadline(Clock::time_point::max()));
       return Work(std::move(operation), waits ? std::weak_ptr<MessageProgress>() : progress_, where,
                   Transport::progress_type::has_thread, message_options_.futures);

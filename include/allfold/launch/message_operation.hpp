@@ -88,7 +88,8 @@ class MessageOperation {
   MessageOperation* before_ = nullptr;
   MessageOperation* after_ = nullptr;
   MessageOperation* next_ended_ = nullptr;
-  Clock::time_point deadline_ = Clock::time_point::max();
+  Duration timeout_{};
+  Clock::time_point deadline_{};  ///< not set: nobody has looked at it yet
 };
 
 /// The operations of one rank that are under way. For one thread at a time.
@@ -100,9 +101,9 @@ class MessageOperations {
 
   bool empty() const noexcept { return first_ == nullptr; }
 
-  /// Takes over one of its owners.
-  void begin(MessageOperation& operation, Clock::time_point deadline) {
-    operation.deadline_ = deadline;
+  /// Takes over one of its owners. Its time begins when it is first looked at: what is over before reads no clock.
+  void begin(MessageOperation& operation, Duration timeout) {
+    operation.timeout_ = timeout;
     operation.before_ = nullptr;
     operation.after_ = std::exchange(first_, &operation);
     if (operation.after_ != nullptr) operation.after_->before_ = &operation;
@@ -143,8 +144,9 @@ class MessageOperations {
   }
 
   /// The tag of an operation whose deadline has passed; no_call: there is none.
-  std::uint64_t late(Clock::time_point now) const noexcept {
-    for (const MessageOperation* each = first_; each != nullptr; each = each->after_) {
+  std::uint64_t late(Clock::time_point now) noexcept {
+    for (MessageOperation* each = first_; each != nullptr; each = each->after_) {
+      if (each->deadline_ == Clock::time_point{}) each->deadline_ = Deadline::after(each->timeout_, now).at();
       if (now >= each->deadline_) return each->tag();
     }
     return no_call;

@@ -48,8 +48,9 @@ class MessageProgress {
   MessageProgress(const MessageProgress&) = delete;
   MessageProgress& operator=(const MessageProgress&) = delete;
 
-  /// Begins an operation; it goes on until it is over. A call that cannot begin is over with an error.
-  virtual void post(OperationRef operation, Deadline deadline) = 0;
+  /// Begins an operation; it goes on until it is over. A call that cannot begin is over with an error. `awaited`: who
+  /// begins it waits for it next.
+  virtual void post(OperationRef operation, Duration timeout, bool awaited) = 0;
   /// Returns when it is over, or at `until`: whether it is over.
   virtual bool wait(MessageOperation& operation, Deadline until) = 0;
   /// Makes progress if that is for the caller to do; never waits.
@@ -80,7 +81,11 @@ class MessageProgress {
 ///   look(late)                     looks at the peers, once in a while. `late`: the tag of a call whose deadline has
 ///                                  passed, or no_call. After a failure all who waited have been resumed
 ///   drive(over, late)              does both until over(); `late(now)` as above
-///   sleep(descriptor, timeout)     until a message comes, the descriptor can be read, or the timeout; may end early
+/// and where threads take turns:
+///   pause(empty)                   after so many rounds without a message: gives the core away if others want it
+///   arm(timeout)                   how long to sleep, at most that; zero: there is something to do
+///   sleep(descriptor, timeout)     until a message comes, the descriptor can be read, or the timeout; may end early.
+///                                  Meanwhile another thread may do all of the above
 template <class Worker>
 class CallerProgress final : public MessageProgress {
  public:
@@ -91,10 +96,10 @@ class CallerProgress final : public MessageProgress {
   CallerProgress& operator=(const CallerProgress&) = delete;
   ~CallerProgress() { close(); }
 
-  void post(OperationRef operation, Deadline deadline) override {
+  void post(OperationRef operation, Duration timeout, bool) override {
     MessageOperation& begun = *operation;
     begun.retain();
-    operations_.begin(begun, deadline.at());
+    operations_.begin(begun, timeout);
     operations_.conclude_ended();
   }
 
@@ -147,9 +152,9 @@ class CallerProgress final : public MessageProgress {
   Clock::time_point look_at_{};  ///< of poll
 };
 
-/// Progress by a thread, which sleeps while nothing moves. Its name is "allfold". Operations may be begun and waited for
-/// by any thread; the progress thread itself, on which listeners are told, cannot wait, and is made by make_progressing()
-/// if they may let go of it.
+/// Progress by whoever waits, and by a thread while nobody does. The thread sleeps while nothing moves; its name is
+/// "allfold". Operations may be begun and waited for by any thread; who makes progress, and tells listeners, cannot wait
+/// meanwhile. It is made by make_progressing() if listeners may let go of it.
 template <class Worker>
 class ThreadProgress final : public MessageProgress {
  public:
@@ -163,6 +168,7 @@ class ThreadProgress final : public MessageProgress {
         go_on();
         const auto last = std::move(owner_);  // with it *this ends
       });
+      ::pthread_setname_np(thread_.native_handle(), "allfold");
     } catch (const std::system_error& error) {
       throw SystemError("create", error.code().value(), {"the progress thread could not be started"});
     }
@@ -171,15 +177,18 @@ class ThreadProgress final : public MessageProgress {
   ThreadProgress& operator=(const ThreadProgress&) = delete;
   ~ThreadProgress() { close(); }
 
-  void post(OperationRef operation, Deadline deadline) override {
+  void post(OperationRef operation, Duration timeout, bool awaited) override {
     bool refused = false;
     {
       const std::lock_guard lock(mutex_);
       refused = closed_;
-      if (!refused) posted_.push_back({operation.get(), deadline.at()});
+      if (!refused) {
+        posted_.push_back({operation.get(), timeout});
+        has_posted(awaited);
+      }
       operation->retain();
     }
-    refused ? MessageOperations::refuse(*operation) : wake();
+    if (refused) MessageOperations::refuse(*operation);
   }
 
   bool wait(MessageOperation& operation, Deadline until) override {
@@ -191,6 +200,13 @@ class ThreadProgress final : public MessageProgress {
     }
     std::unique_lock lock(mutex_);
     ++waiters_;
+    eager_.fetch_add(1, std::memory_order_relaxed);
+    over_.wait_until(lock, until.at(), [&] { return operation.over() || !taken_; });
+    eager_.fetch_sub(1, std::memory_order_relaxed);
+    if (!operation.over() && !taken_ && !stops()) {
+      make_progress_until(operation, until, lock);
+      if (!wanted() && !nothing_left()) call_thread();
+    }
     const bool over = over_.wait_until(lock, until.at(), [&] { return operation.over(); });
     if (--waiters_ == 0) over_.notify_all();  // close() lets them go first
     return over;
@@ -207,12 +223,12 @@ class ThreadProgress final : public MessageProgress {
     Command command{body};
     if (may_wait()) {
       std::unique_lock lock(mutex_);
-      const bool closed = closed_;
-      if (!closed) commands_.push_back(&command);
-      lock.unlock();
-      if (closed) return body();
-      wake();
-      lock.lock();
+      if (closed_) {
+        lock.unlock();
+        return body();
+      }
+      commands_.push_back(&command);
+      has_posted(false);
       over_.wait(lock, [&] { return command.done; });
     } else {
       obey(command);
@@ -234,25 +250,27 @@ class ThreadProgress final : public MessageProgress {
     {
       const std::lock_guard lock(mutex_);  // the thread is not between its last look at this and its sleep
       stop_.store(true, std::memory_order_release);
+      call_thread();
     }
-    wake();
     is_own_thread() ? thread_.detach() : thread_.join();
-    progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-    do {
-      begin_posted();
-      operations_.conclude_ended();
-      operations_.abandon();
-    } while (!refuse_from_now_on());  // listeners begin operations when theirs end
     std::unique_lock lock(mutex_);
+    over_.wait(lock, [this] { return !taken_; });
+    {
+      const Turn turn(*this, lock);
+      do {
+        begin_posted();
+        operations_.conclude_ended();
+        operations_.abandon();
+      } while (!refuse_from_now_on());  // listeners begin operations when theirs end
+    }
     over_.notify_all();
     over_.wait(lock, [this] { return waiters_ == 0; });
-    progressing_.store({}, std::memory_order_relaxed);
   }
 
  private:
   struct Posted {
     MessageOperation* operation;
-    Clock::time_point deadline;
+    Duration timeout;
   };
   struct Command {
     FunctionRef<void()> body;
@@ -260,32 +278,72 @@ class ThreadProgress final : public MessageProgress {
     bool done = false;
   };
 
-  /// How long it sleeps at most while something is under way, and while nothing is.
+  /// Who has it makes progress. The mutex is free meanwhile.
+  class Turn {
+   public:
+    Turn(ThreadProgress& progress, std::unique_lock<std::mutex>& lock) noexcept : progress_(progress), lock_(lock) {
+      progress_.taken_ = true;
+      progress_.called_ = false;
+      ++progress_.turns_;
+      progress_.progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+      lock_.unlock();
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() {
+      lock_.lock();
+      progress_.progressing_.store({}, std::memory_order_relaxed);
+      progress_.taken_ = false;
+      if (progress_.wanted() || progress_.stops()) progress_.over_.notify_all();
+    }
+
+   private:
+    ThreadProgress& progress_;
+    std::unique_lock<std::mutex>& lock_;
+  };
+
+  /// How long the thread sleeps at most while something is under way, and while nothing is.
   static constexpr std::chrono::milliseconds nap{10};
   static constexpr std::chrono::milliseconds long_nap{500};
   /// Rounds without a message before it sleeps.
   static constexpr int patience = 50;
+  /// How long who waits makes progress by himself after the last message: then the thread does, and he sleeps.
+  static constexpr std::chrono::milliseconds eagerness{1};
+  /// Those who wait in turn need no thread in between.
+  static constexpr std::chrono::milliseconds respite{1};
 
   bool is_own_thread() const noexcept { return std::this_thread::get_id() == thread_.get_id(); }
+  bool stops() const noexcept { return stop_.load(std::memory_order_acquire); }
+  /// Whether somebody who waits would make progress.
+  bool wanted() const noexcept { return eager_.load(std::memory_order_relaxed) != 0; }
 
-  void wake() noexcept {
-    if (!asleep_.load(std::memory_order_seq_cst)) return;
+  // Under the mutex.
+  bool nothing_posted() const noexcept { return posted_.empty() && commands_.empty(); }
+  bool nothing_left() const noexcept { return operations_.empty() && nothing_posted(); }
+  void has_posted(bool awaited) noexcept {
+    has_posted_.store(true, std::memory_order_relaxed);
+    if (!taken_ && !awaited) call_thread();
+  }
+  void call_thread() noexcept {
+    called_ = true;
+    if (!asleep_) return called_for_.notify_one();
     const std::uint64_t one = 1;
     static_cast<void>(!::write(wake_.get(), &one, sizeof one));
   }
 
   bool begin_posted() {
+    if (!has_posted_.load(std::memory_order_relaxed)) return false;
     std::vector<Command*> commands;
     {
       const std::lock_guard lock(mutex_);
       std::swap(posted_, beginning_);
       std::swap(commands_, commands);
+      has_posted_.store(false, std::memory_order_relaxed);
     }
-    for (const Posted& each : beginning_) operations_.begin(*each.operation, each.deadline);
-    const bool any = !beginning_.empty() || !commands.empty();
+    for (const Posted& each : beginning_) operations_.begin(*each.operation, each.timeout);
     beginning_.clear();
     for (Command* const command : commands) obey(*command);
-    return any;
+    return true;
   }
 
   ALLFOLD_COLD void obey(Command& command) {
@@ -302,7 +360,7 @@ class ThreadProgress final : public MessageProgress {
 
   bool refuse_from_now_on() {
     const std::lock_guard lock(mutex_);
-    return closed_ = posted_.empty() && commands_.empty();
+    return closed_ = nothing_posted();
   }
 
   bool conclude_ended() {
@@ -313,50 +371,103 @@ class ThreadProgress final : public MessageProgress {
     return true;
   }
 
-  void go_on() {
-    ::pthread_setname_np(::pthread_self(), "allfold");
-    progressing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-    Clock::time_point look_at = Clock::now() + look_interval;
+  /// Whether anything happened.
+  bool round() {
+    bool busy = begin_posted();
+    busy = worker_.advance() || busy;
+    return conclude_ended() || busy;
+  }
+
+  void look(Clock::time_point now) {
+    if (now < look_at_) return;
+    look_at_ = now + look_interval;
+    worker_.look(operations_.late(now));
+    conclude_ended();
+  }
+
+  /// By who waits for the operation: until it is over, or for a while.
+  void make_progress_until(const MessageOperation& operation, Deadline until, std::unique_lock<std::mutex>& lock) {
+    const Turn turn(*this, lock);
+    Clock::time_point enough{};  // no clock for what is over at once
     int idle = 0;
-    for (unsigned round = 1; !stop_.load(std::memory_order_acquire); ++round) {
-      bool busy = begin_posted();
-      busy = worker_.advance() || busy;
-      busy = conclude_ended() || busy;
-      idle = busy ? 0 : idle + 1;
-      if (round % 32 == 0 || idle == patience) {
-        if (const Clock::time_point now = Clock::now(); now >= look_at) {
-          look_at = now + look_interval;
-          worker_.look(operations_.late(now));
-          conclude_ended();
-        }
-      }
-      if (idle < patience) continue;
-      asleep_.store(true, std::memory_order_seq_cst);
-      if (nothing_posted()) worker_.sleep(wake_.get(), operations_.empty() ? long_nap : nap);
-      asleep_.store(false, std::memory_order_relaxed);
-      std::uint64_t count = 0;
-      static_cast<void>(!::read(wake_.get(), &count, sizeof count));
-      idle = patience - 2;
+    for (unsigned rounds = 1; !operation.over() && !stops(); ++rounds) {
+      idle = round() ? 0 : idle + 1;
+      worker_.pause(idle);
+      if (rounds % 32 != 0) continue;
+      const Clock::time_point now = Clock::now();
+      look(now);
+      if (idle < 32 || enough == Clock::time_point{}) enough = now + eagerness;
+      if (now >= enough || now >= until.at()) return;
     }
   }
 
-  bool nothing_posted() {
-    const std::lock_guard lock(mutex_);
-    return posted_.empty() && commands_.empty() && !stop_.load(std::memory_order_acquire);
+  /// By the thread: until nothing moves, or somebody who waits wants to. How long to sleep then.
+  Duration make_progress(std::unique_lock<std::mutex>& lock, int most_idle) {
+    const Turn turn(*this, lock);
+    int idle = patience - most_idle;
+    for (unsigned rounds = 1; !wanted() && !stops(); ++rounds) {
+      idle = round() ? 0 : idle + 1;
+      if (rounds % 32 == 0 || idle == patience) look(Clock::now());
+      if (idle < patience) continue;
+      const Duration rest = worker_.arm(operations_.empty() ? long_nap : nap);
+      if (rest > Duration::zero()) return rest;
+      idle = patience - 2;
+    }
+    return {};
+  }
+
+  void go_on() {
+    std::unique_lock lock(mutex_);
+    int most_idle = patience;
+    while (!stops()) {
+      const unsigned before = turns_;
+      const auto needed = [&] { return stops() || (called_ && !taken_ && !wanted()); };
+      const bool quiet = !called_for_.wait_for(lock, respite, needed) && turns_ == before && !taken_ && !wanted();
+      if (!quiet && !needed()) continue;
+      while (!taken_ && !wanted() && !stops()) {
+        const Duration rest = make_progress(lock, most_idle);
+        most_idle = 2;
+        if (rest == Duration::zero() || wanted() || stops() || !nothing_posted()) continue;
+        if (!sleep(rest, lock)) break;
+      }
+    }
+  }
+
+  /// Whether nobody who waits has made progress meanwhile.
+  bool sleep(Duration rest, std::unique_lock<std::mutex>& lock) noexcept {
+    const unsigned before = turns_;
+    asleep_ = true;
+    lock.unlock();
+    worker_.sleep(wake_.get(), rest);
+    lock.lock();
+    asleep_ = false;
+    std::uint64_t count = 0;
+    static_cast<void>(!::read(wake_.get(), &count, sizeof count));
+    return turns_ == before || called_;
   }
 
   Worker& worker_;
   UniqueFd wake_;
+
+  // Of whose turn it is.
   MessageOperations operations_;
   std::vector<Posted> beginning_;
+  Clock::time_point look_at_{};
+
   std::mutex mutex_;
-  std::condition_variable over_;
+  std::condition_variable over_;        ///< an operation is over, or nobody makes progress
+  std::condition_variable called_for_;  ///< the thread is
   std::vector<Posted> posted_;
   std::vector<Command*> commands_;
   int waiters_ = 0;
+  unsigned turns_ = 0;
+  bool taken_ = false;   ///< somebody makes progress
+  bool called_ = false;  ///< the thread shall
+  bool asleep_ = false;  ///< the thread is
   bool closed_ = false;
+  std::atomic<bool> has_posted_{false};
+  std::atomic<int> eager_{0};
   std::atomic<std::thread::id> progressing_{};
-  std::atomic<bool> asleep_{false};
   std::atomic<bool> stop_{false};
   std::unique_ptr<void, void (*)(void*)> owner_{nullptr, nullptr};  ///< of the thread, to be let go of at its end
   std::thread thread_;
