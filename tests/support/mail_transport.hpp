@@ -81,7 +81,7 @@ class MailLink {
   void drive(Over&& over, Late&& late) {
     allfold::Clock::time_point look_at{};
     while (!over() && !why_) {
-      if (!advance()) ::sched_yield();
+      pause(advance() ? 0 : 1);
       const allfold::Clock::time_point now = allfold::Clock::now();
       if (now < look_at) continue;
       look_at = now + std::chrono::milliseconds(1);
@@ -89,6 +89,12 @@ class MailLink {
     }
   }
 
+  void pause(int idle) noexcept {
+    if (idle > 0) ::sched_yield();
+  }
+  allfold::Duration arm(allfold::Duration timeout) noexcept {
+    return timeout;
+  }  // what has come rings until it is taken
   void sleep(int descriptor, allfold::Duration timeout) noexcept {
     pollfd wakers[] = {{mail_->bell(rank_), POLLIN, 0}, {descriptor, POLLIN, 0}};
     static_cast<void>(::poll(wakers, 2, allfold::Deadline::after(timeout).remaining_ms()));
