@@ -83,12 +83,12 @@ struct Rank {
 
   /// Posts `body(endpoint) -> Task<bool>`.
   template <class Body>
-  Work post(Body body, allfold::Duration timeout = 20s) {
+  Work post(Body body, allfold::Duration timeout = 20s, bool awaited = false) {
     const std::uint32_t number = sequence++;
     const auto with_source = [body = std::move(body)](ScriptedEndpoint& e, int&) { return body(e); };
     using Call = allfold::MessageCall<ScriptedEndpoint, decltype(with_source), Report>;
     allfold::OperationRef operation(new Call(number, {}, ScriptedEndpoint(link, number), with_source, Report{count}));
-    progress.post(operation, timeout, false);
+    progress.post(operation, timeout, awaited);
     return Work(std::move(operation), shown, allfold::Where("call"), Progress::has_thread, true);
   }
   Work after(int rounds, allfold::Duration timeout = 20s) {
@@ -436,6 +436,46 @@ TEST_CASE("a call or a message wakes the thread at once") {
     prompt += Clock::now() - begin < 100ms ? 1 : 0;
   }
   CHECK(prompt >= rounds / 2);  // the machine may be busy
+}
+
+TEST_CASE("who waits makes progress himself, and coroutines go on there") {
+  Rank<ThreadProgress> rank;
+  const auto note = [](Work work, std::thread::id& where) -> Errand {
+    co_await work;
+    where = std::this_thread::get_id();
+  };
+  int here = 0;
+  constexpr int rounds = 100;
+  for (int round = 0; round < rounds; ++round) {
+    const Work work = rank.post([](ScriptedEndpoint& e) { return Rank<ThreadProgress>::wait_rounds(e, 5); }, 20s, true);
+    std::thread::id where;
+    note(work, where);
+    work.wait();
+    here += where == std::this_thread::get_id() ? 1 : 0;
+  }
+  CHECK(here >= rounds / 2);  // the thread may be at it
+  CHECK(rank.progress.may_wait());
+}
+
+TEST_CASE("who waits for long sleeps, and the thread goes on for him") {
+  Rank<ThreadProgress> rank;
+  Gate gate(rank.link);
+  const Work work = rank.through(gate);
+  const auto cpu_ms = [] {
+    timespec used{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return used.tv_sec * 1000 + used.tv_nsec / 1000000;
+  };
+  const auto before = cpu_ms();
+  CHECK_FALSE(work.wait(300ms));
+  CHECK(cpu_ms() - before < 100);
+  std::thread opens([&] {
+    std::this_thread::sleep_for(50ms);
+    gate.open();
+  });
+  work.wait();
+  CHECK(cpu_ms() - before < 150);
+  opens.join();
 }
 
 TEST_CASE("close is never slept through") {

@@ -275,6 +275,8 @@ class OperationRef {
   }
 
   MessageOperation* get() const noexcept { return operation_; }
+  /// Gives the share up to who takes the operation over.
+  MessageOperation* give() noexcept { return std::exchange(operation_, nullptr); }
   MessageOperation* operator->() const noexcept { return operation_; }
   MessageOperation& operator*() const noexcept { return *operation_; }
 

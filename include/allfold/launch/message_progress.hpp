@@ -97,9 +97,7 @@ class CallerProgress final : public MessageProgress {
   ~CallerProgress() { close(); }
 
   void post(OperationRef operation, Duration timeout, bool) override {
-    MessageOperation& begun = *operation;
-    begun.retain();
-    operations_.begin(begun, timeout);
+    operations_.begin(*operation.give(), timeout);
     operations_.conclude_ended();
   }
 
@@ -178,17 +176,15 @@ class ThreadProgress final : public MessageProgress {
   ~ThreadProgress() { close(); }
 
   void post(OperationRef operation, Duration timeout, bool awaited) override {
-    bool refused = false;
     {
       const std::lock_guard lock(mutex_);
-      refused = closed_;
-      if (!refused) {
+      if (!closed_) {
         posted_.push_back({operation.get(), timeout});
-        has_posted(awaited);
+        static_cast<void>(operation.give());
+        return has_posted(awaited);
       }
-      operation->retain();
     }
-    if (refused) MessageOperations::refuse(*operation);
+    MessageOperations::refuse(*operation.give());
   }
 
   bool wait(MessageOperation& operation, Deadline until) override {
