@@ -21,7 +21,9 @@
 
 #include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/hash.hpp>
+#include <allfold/launch/caller_progress.hpp>
 #include <allfold/launch/message_progress.hpp>
+#include <allfold/launch/thread_progress.hpp>
 #include <allfold/memory/host_identity.hpp>
 #include <allfold/policy/transport.hpp>
 

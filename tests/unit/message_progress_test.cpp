@@ -22,8 +22,10 @@
 
 #include <doctest/doctest.h>
 
+#include <allfold/launch/caller_progress.hpp>
 #include <allfold/launch/message_operation.hpp>
 #include <allfold/launch/message_progress.hpp>
+#include <allfold/launch/thread_progress.hpp>
 #include <allfold/work.hpp>
 
 #include <support/errand.hpp>

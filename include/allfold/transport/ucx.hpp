@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include <allfold/launch/caller_progress.hpp>
 #include <allfold/launch/message_progress.hpp>
+#include <allfold/launch/thread_progress.hpp>
 #include <allfold/memory/host_identity.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/policy/message_options.hpp>
