@@ -5,7 +5,7 @@
 /// program.
 ///
 ///   allfold_scale [--network tcp|fabric] [--collective NAME] [--ranks P,P,..] [--bytes N,N,..]
-///                 [--whole] [--csv | --best | --chosen]
+///                 [--calls N] [--cores N] [--whole] [--csv | --best | --chosen]
 
 #include <algorithm>
 #include <charconv>
@@ -25,6 +25,8 @@
 
 namespace {
 
+using Subject = scale::Subject<allfold::SimulatedEndpoint>;
+
 /// What was asked for.
 struct Plan {
   std::string network = "tcp";
@@ -34,6 +36,8 @@ struct Plan {
   bool csv = false;
   bool best = false;
   bool chosen = false;
+  int calls = 1;  ///< back to back; the time is that of one
+  int cores = 0;  ///< that the ranks share; 0: each has one
   /// Algorithms of P^2 messages stop here unless --whole is given: 4096 ranks take half a minute each.
   std::size_t most_quadratic_ranks = 1024;
 };
@@ -77,6 +81,10 @@ Plan parse(int argc, char** argv) {
       plan.ranks = parse_list(option, value());
     } else if (option == "--bytes") {
       plan.bytes = parse_list(option, value());
+    } else if (option == "--calls") {
+      plan.calls = static_cast<int>(parse_list(option, value()).front());
+    } else if (option == "--cores") {
+      plan.cores = static_cast<int>(parse_list(option, value()).front());
     } else if (option == "--csv") {
       plan.csv = true;
     } else if (option == "--chosen") {
@@ -87,21 +95,33 @@ Plan parse(int argc, char** argv) {
       plan.best = true;
     } else {
       refuse({"unknown option \"", option,
-              "\"; expected --network, --collective, --ranks, --bytes, --whole, --csv, --best or --chosen"});
+              "\"; expected --network, --collective, --ranks, --bytes, --calls, --cores, --whole, --csv, --best or "
+              "--chosen"});
     }
   }
   return plan;
 }
 
-bool can_run(const Plan& plan, const scale::Subject& subject, std::size_t ranks) {
+bool can_run(const Plan& plan, const Subject& subject, std::size_t ranks) {
   return !subject.quadratic || ranks <= plan.most_quadratic_ranks;
 }
 
-allfold::SimulatedRun foretell(const Plan& plan, const scale::Subject& subject, std::size_t ranks, std::size_t bytes) {
-  const allfold::NetworkModel& model = plan.network == "tcp" ? allfold::tcp_loopback : allfold::fabric_100g;
+allfold::SimulatedRun foretell(const Plan& plan, const Subject& subject, std::size_t ranks, std::size_t bytes) {
+  allfold::NetworkModel model = plan.network == "tcp" ? allfold::tcp_loopback : allfold::fabric_100g;
+  model.cores = plan.cores;
+  void* const memory = allfold::SimulatedNetwork::no_memory();  // only time passes: nothing is read, or written
   allfold::SimulatedNetwork network(static_cast<int>(ranks), model, {}, false);
-  allfold::SimulatedRun run = network.run([&](allfold::SimulatedEndpoint& e) { return subject.run(e, bytes); });
+  allfold::SimulatedRun run = network.run([&](allfold::SimulatedEndpoint& e) -> allfold::Task<bool> {
+    for (int call = 0; call < plan.calls; ++call, e.next()) {
+      if (!co_await subject.run(e, memory, memory, bytes)) co_return false;
+    }
+    co_return true;
+  });
   if (run.failure) run.failure->raise();
+  run.time_us /= plan.calls;
+  for (std::uint64_t* const count : {&run.messages, &run.max_messages, &run.bytes, &run.max_bytes}) {
+    *count /= static_cast<std::uint64_t>(plan.calls);
+  }
   return run;
 }
 
@@ -118,14 +138,14 @@ std::string time_text(double us) {
 }
 
 /// For each algorithm a row of times over the world sizes, and one of messages, which do not depend on the bytes.
-void print_tables(const Plan& plan, const std::vector<scale::Subject>& subjects) {
+void print_tables(const Plan& plan, const std::vector<Subject>& subjects) {
   for (const std::size_t bytes : plan.bytes) {
     std::printf("\n### %s, us\n\n| |", bytes_text(bytes).c_str());
     for (const std::size_t ranks : plan.ranks) std::printf(" %zu |", ranks);
     std::printf("\n|---|");
     for (std::size_t i = 0; i < plan.ranks.size(); ++i) std::printf("---|");
     std::printf("\n");
-    for (const scale::Subject& subject : subjects) {
+    for (const Subject& subject : subjects) {
       std::printf("| %s %s |", subject.collective.c_str(), subject.algorithm.c_str());
       for (const std::size_t ranks : plan.ranks) {
         if (!can_run(plan, subject, ranks)) {
@@ -140,40 +160,49 @@ void print_tables(const Plan& plan, const std::vector<scale::Subject>& subjects)
   }
 }
 
-void print_csv(const Plan& plan, const std::vector<scale::Subject>& subjects) {
+void print_csv(const Plan& plan, const std::vector<Subject>& subjects) {
   std::printf(
-      "network,collective,algorithm,reproducible,ranks,bytes,us,messages,max_messages_of_rank,max_bytes_of_rank\n");
-  for (const scale::Subject& subject : subjects) {
+      "network,collective,algorithm,reproducible,chosen,ranks,bytes,us,messages,max_messages_of_rank,max_bytes_of_"
+      "rank\n");
+  for (const Subject& subject : subjects) {
     for (const std::size_t ranks : plan.ranks) {
       for (const std::size_t bytes : plan.bytes) {
         if (!can_run(plan, subject, ranks)) continue;
         const allfold::SimulatedRun run = foretell(plan, subject, ranks, bytes);
-        std::printf("%s,%s,%s,%d,%zu,%zu,%.3f,%ju,%ju,%ju\n", plan.network.c_str(), subject.collective.c_str(),
-                    subject.algorithm.c_str(), subject.reproducible ? 1 : 0, ranks, bytes, run.time_us,
+        const bool chosen =
+            subject.algorithm ==
+            scale::chosen_algorithm(subject.collective, {.bytes = bytes, .world_size = static_cast<int>(ranks)});
+        std::printf("%s,%s,%s,%d,%d,%zu,%zu,%.3f,%ju,%ju,%ju\n", plan.network.c_str(), subject.collective.c_str(),
+                    subject.algorithm.c_str(), subject.reproducible ? 1 : 0, chosen ? 1 : 0, ranks, bytes, run.time_us,
                     std::uintmax_t{run.messages}, std::uintmax_t{run.max_messages}, std::uintmax_t{run.max_bytes});
       }
     }
   }
 }
 
+/// Longer ones take several times what is foretold where ranks are more than cores, so that the choice follows what was
+/// measured.
+constexpr std::size_t longest_known_broadcast = std::size_t{128} << 10;
+
 /// What the default thresholds choose, and how far that is from the fastest; false if it is farther than half as slow
 /// again anywhere.
-bool print_chosen(const Plan& plan, const std::vector<scale::Subject>& subjects) {
+bool print_chosen(const Plan& plan, const std::vector<Subject>& subjects) {
   double worst = 1;
   for (const bool reproducible : {false, true}) {
-    std::map<std::string, std::vector<const scale::Subject*>> kinds;
-    for (const scale::Subject& subject : subjects) {
+    std::map<std::string, std::vector<const Subject*>> kinds;
+    for (const Subject& subject : subjects) {
       if (subject.folds ? !reproducible || subject.reproducible : !reproducible)
         kinds[subject.collective].push_back(&subject);
     }
     for (const auto& [collective, candidates] : kinds) {
       for (const std::size_t ranks : plan.ranks) {
         for (const std::size_t bytes : plan.bytes) {
+          if (collective == "broadcast" && bytes > longest_known_broadcast) continue;
           const std::string chosen = scale::chosen_algorithm(
               collective, {.bytes = bytes, .world_size = static_cast<int>(ranks), .reproducible = reproducible});
           double least = 0, of_chosen = 0;
           std::string best;
-          for (const scale::Subject* const subject : candidates) {
+          for (const Subject* const subject : candidates) {
             if (!can_run(plan, *subject, ranks)) continue;
             const double us = foretell(plan, *subject, ranks, bytes).time_us;
             if (subject->algorithm == chosen) of_chosen = us;
@@ -196,9 +225,9 @@ bool print_chosen(const Plan& plan, const std::vector<scale::Subject>& subjects)
 }
 
 /// The fastest algorithm of each collective at each size: what a selector's table is made from.
-void print_best(const Plan& plan, const std::vector<scale::Subject>& subjects) {
-  std::map<std::string, std::vector<const scale::Subject*>> kinds;
-  for (const scale::Subject& subject : subjects) {
+void print_best(const Plan& plan, const std::vector<Subject>& subjects) {
+  std::map<std::string, std::vector<const Subject*>> kinds;
+  for (const Subject& subject : subjects) {
     kinds[subject.collective].push_back(&subject);
     if (subject.reproducible) kinds[subject.collective + ", reproducible"].push_back(&subject);
   }
@@ -211,7 +240,7 @@ void print_best(const Plan& plan, const std::vector<scale::Subject>& subjects) {
       for (const std::size_t bytes : plan.bytes) {
         double least = 0;
         std::string best;
-        for (const scale::Subject* const subject : candidates) {
+        for (const Subject* const subject : candidates) {
           if (!can_run(plan, *subject, ranks)) continue;
           const double us = foretell(plan, *subject, ranks, bytes).time_us;
           if (best.empty() || us < least) {
@@ -233,8 +262,8 @@ void print_best(const Plan& plan, const std::vector<scale::Subject>& subjects) {
 int main(int argc, char** argv) {
   try {
     const Plan plan = parse(argc, argv);
-    std::vector<scale::Subject> subjects;
-    for (scale::Subject& subject : scale::all_subjects()) {
+    std::vector<Subject> subjects;
+    for (Subject& subject : scale::all_subjects<allfold::SimulatedEndpoint>()) {
       if (plan.collective.empty() || plan.collective == subject.collective) subjects.push_back(std::move(subject));
     }
     if (subjects.empty()) refuse({"--collective: there is no \"", plan.collective, "\"; try all_reduce"});

@@ -6,124 +6,16 @@
 #include <string_view>
 #include <vector>
 
-#include <unistd.h>
-
 #include <allfold/base/environment.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/base/function_ref.hpp>
+#include <allfold/communicator/store_gather.hpp>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/policy/options.hpp>
 #include <allfold/store/store_ref.hpp>
 
 namespace allfold {
-
-/// Exchanges through the store in which nobody waits for a rank that has failed: whoever fails leaves word why, and
-/// whoever waits looks for it.
-class StoreGather {
- public:
-  StoreGather(StoreRef store, std::string prefix, Where where, int rank, int world_size, Deadline deadline)
-      : store_(store),
-        prefix_(std::move(prefix)),
-        where_(where),
-        deadline_(deadline),
-        timeout_(deadline.remaining()),
-        rank_(rank),
-        world_size_(world_size) {}
-
-  /// Every rank's bytes for `mine`, by rank.
-  std::vector<std::string> operator()(std::string_view step, std::string_view mine) {
-    const std::string name = concat({prefix_, "/", steps_++, "/"});
-    store_.set(concat({name, rank_}), mine, deadline_);
-    std::vector<std::string> all;
-    all.reserve(static_cast<std::size_t>(world_size_));
-    for (int r = 0; r < world_size_; ++r) all.push_back(r == rank_ ? std::string(mine) : get(name, r, step));
-    return all;
-  }
-
-  /// Leaves word why this rank fails, unless another was first. Never throws: the failure itself is on its way.
-  void give_up(std::string_view reason) noexcept {
-    if (told_) return;
-    try {
-      const Deadline soon = Deadline::after(std::chrono::seconds(2));
-      store_.compare_set(gave_up_key(), "", concat({rank_, " ", reason}), soon);
-    } catch (const std::exception&) {
-      // The store is gone as well: the others notice that themselves.
-    }
-  }
-
-  /// For the rank that serves the store, after a failure: waits until the others have heard of it, half a second at
-  /// most.
-  void linger() noexcept {
-    try {
-      const Deadline soon = Deadline::after(std::chrono::milliseconds(500));
-      while (store_.add(heard_key(), 0, soon) + 1 < world_size_ && !soon.expired()) ::usleep(5000);
-    } catch (const std::exception&) {
-      // Whoever has not heard sees the store go.
-    }
-  }
-
-  /// Removes this rank's values of all steps but the last, which others may still be reading.
-  void tidy() noexcept {
-    try {
-      for (int step = 0; step + 1 < steps_; ++step) {
-        store_.erase(concat({prefix_, "/", step, "/", rank_}), Deadline::after(std::chrono::seconds(2)));
-      }
-    } catch (const std::exception&) {
-      // Values left in a store harm nobody.
-    }
-  }
-
- private:
-  std::string gave_up_key() const { return concat({prefix_, "/gave_up"}); }
-  std::string heard_key() const { return concat({prefix_, "/gave_up/heard"}); }
-
-  std::string get(const std::string& name, int from, std::string_view step) {
-    for (;;) {
-      try {
-        return store_.get(concat({name, from}), deadline_.sooner(Deadline::after(std::chrono::milliseconds(200))));
-      } catch (const TimeoutError&) {
-        look_around(name, from, step);
-        // The key came with the deadline: a store that is a network away needs a moment to bring it.
-        if (deadline_.expired()) return store_.get(concat({name, from}), Deadline::after(std::chrono::seconds(2)));
-      }
-    }
-  }
-
-  void look_around(const std::string& name, int from, std::string_view step) {
-    const Deadline soon = Deadline::after(std::chrono::seconds(2));
-    const std::string key[] = {gave_up_key()};
-    if (store_.check(key, soon)) {
-      const std::string word = store_.get(key[0], soon);
-      const std::size_t space = word.find(' ');
-      told_ = true;
-      store_.add(heard_key(), 1, soon);
-      throw PeerError(where_, std::atoi(word.c_str()),
-                      {"rank ", word.substr(0, space), " gave up: ", word.substr(space + 1)});
-    }
-    if (!deadline_.expired()) return;
-    std::string missing;
-    for (int r = from; r < world_size_; ++r) {
-      const std::string theirs[] = {concat({name, r})};
-      if (!store_.check(theirs, soon)) missing += concat({missing.empty() ? "" : ", ", r});
-    }
-    if (missing.empty()) return;
-    throw TimeoutError(
-        where_, from,
-        {"rank ", missing, " of ", world_size_, " did not arrive (at \"", step, "\"); expected all within ",
-         milliseconds(timeout_), " ms; see whether they were started and meet at the same place"});
-  }
-
-  StoreRef store_;
-  std::string prefix_;
-  Where where_;
-  Deadline deadline_;
-  Duration timeout_;
-  int rank_;
-  int world_size_;
-  int steps_ = 0;
-  bool told_ = false;
-};
 
 /// Runs `body`; if it throws, the other ranks are told why. `serves_store`: they need this rank to hear of it.
 ALLFOLD_COLD inline void in_meeting(const Where& where, StoreGather& gather, Deadline deadline, bool serves_store,

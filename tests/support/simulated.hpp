@@ -36,7 +36,7 @@ inline bool holds(const std::vector<unsigned char>& bytes, std::size_t begin, st
 inline constexpr int world_sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 32, 33, 64};
 
 /// Networks on which a collective must give the same: short messages alone are sent before they are asked for, or all,
-/// or none; folds are done at once, or beside the rank.
+/// or none; folds are done at once, or beside the rank; ranks have a core each, or share two.
 inline std::vector<allfold::NetworkModel> eager_models() {
   allfold::NetworkModel some;
   some.eager_bytes = 256;
@@ -45,6 +45,10 @@ inline std::vector<allfold::NetworkModel> eager_models() {
   allfold::NetworkModel none = some;
   none.eager_bytes = 0;
   none.offloads = true;
+  some.cores = 2;
+  some.turn_us = 0.5;
+  some.send_us_per_byte = 1 / 5000.0;
+  some.receive_us_per_byte = 1 / 5000.0;
   return {some, all, none};
 }
 

@@ -62,3 +62,31 @@ TEST_CASE("short messages take few steps, and long ones send each byte seldom") 
   CHECK(thresholds.reduce({.bytes = 64 * MiB, .world_size = 64}) == allfold::ReduceMotion::direct);
   CHECK(thresholds.reduce_scatter({.bytes = 64, .world_size = 64}) == allfold::ReduceScatterMotion::recursive_halving);
 }
+
+TEST_CASE("few ranks go by what was measured") {
+  const MessageThresholds thresholds;
+  constexpr std::size_t KiB = 1024;
+  const auto all_reduce = [&](std::size_t bytes, int ranks, bool reproducible = false) {
+    return thresholds.all_reduce({.bytes = bytes, .world_size = ranks, .reproducible = reproducible});
+  };
+  for (const bool reproducible : {false, true}) {
+    CHECK(all_reduce(64 * KiB, 2, reproducible) == AllReduceMotion::gathered);
+    CHECK(all_reduce(128 * KiB, 2, reproducible) == AllReduceMotion::direct);
+    CHECK(all_reduce(32 * KiB, 3, reproducible) == AllReduceMotion::gathered);
+    CHECK(all_reduce(64 * KiB, 3, reproducible) == AllReduceMotion::direct);
+    CHECK(all_reduce(4 * MiB, 4, reproducible) == AllReduceMotion::direct);
+  }
+  CHECK(all_reduce(8 * KiB, 4) == AllReduceMotion::recursive_doubling);
+  CHECK(all_reduce(64 * KiB, 4) == AllReduceMotion::rabenseifner);
+  CHECK(all_reduce(8 * KiB, 4, true) == AllReduceMotion::gathered);
+  const allfold::MessageQuery short_of_4{.bytes = 8 * KiB, .world_size = 4};
+  const allfold::MessageQuery long_of_4{.bytes = 1 * MiB, .world_size = 4};
+  CHECK(thresholds.all_gather(short_of_4) == allfold::AllGatherMotion::recursive_doubling);
+  CHECK(thresholds.all_gather(long_of_4) == allfold::AllGatherMotion::pairwise);
+  CHECK(thresholds.all_to_all(short_of_4) == allfold::AllToAllMotion::bruck);
+  CHECK(thresholds.all_to_all(long_of_4) == allfold::AllToAllMotion::pairwise);
+  CHECK(thresholds.reduce_scatter(short_of_4) == allfold::ReduceScatterMotion::recursive_halving);
+  CHECK(thresholds.reduce_scatter(long_of_4) == allfold::ReduceScatterMotion::pairwise);
+  CHECK(thresholds.broadcast(short_of_4) == allfold::BroadcastMotion::knomial);
+  CHECK(thresholds.broadcast(long_of_4) == allfold::BroadcastMotion::scatter_all_gather);
+}

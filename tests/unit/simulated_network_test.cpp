@@ -125,6 +125,50 @@ TEST_CASE("copies occupy the rank, or what works beside it") {
   CHECK(time(true) == doctest::Approx(30));
 }
 
+TEST_CASE("bytes occupy those who send and receive them") {
+  NetworkModel busy = plain;
+  busy.send_us_per_byte = 0.02;
+  busy.receive_us_per_byte = 0.03;
+  // The first byte goes at once; the second message goes when all of the first have been handed over.
+  CHECK(one_way(busy, 1, 1000).time_us == doctest::Approx(1 + 10 + 10 + 1 + 30));
+  CHECK(one_way(busy, 2, 1000).time_us == doctest::Approx(1 + 10 + 10 + 2 * (1 + 30)));
+  busy.receive_us_per_byte = 0;
+  CHECK(one_way(busy, 2, 1000).time_us == doctest::Approx(1 + 20 + 1 + 10 + 10 + 1));
+}
+
+TEST_CASE("long messages have a rate of their own") {
+  NetworkModel slow = plain;
+  slow.eager_bytes = 500;
+  slow.long_us_per_byte = 0.05;
+  CHECK(one_way(slow, 1, 1000).time_us == doctest::Approx(1 + 3 * 10 + 50 + 1));
+  CHECK(one_way(slow, 1, 500).time_us == doctest::Approx(1 + 10 + 5 + 1));
+}
+
+TEST_CASE("ranks that share cores take turns") {
+  const auto time = [](int ranks, int cores) {
+    NetworkModel model = plain;
+    model.copy_us_per_byte = 0.03;
+    model.cores = cores;
+    model.turn_us = 5;
+    SimulatedNetwork network(ranks, model, {}, false);
+    return network
+        .run([&](SimulatedEndpoint& e) -> Task<bool> {
+          void* const memory = SimulatedNetwork::no_memory();
+          co_return co_await e.copy(allfold::at_byte(memory, 1), memory, 1000);
+        })
+        .time_us;
+  };
+  CHECK(time(4, 0) == doctest::Approx(30));
+  CHECK(time(4, 4) == doctest::Approx(30));
+  CHECK(time(4, 2) == doctest::Approx(30 + 5 + 30));
+  CHECK(time(3, 1) == doctest::Approx(30 + 2 * (5 + 30)));
+  // A rank goes on where it was, and pays for no turn.
+  NetworkModel model = plain;
+  model.cores = 2;
+  model.turn_us = 5;
+  CHECK(one_way(model, 2, 1000).time_us == one_way(plain, 2, 1000).time_us);
+}
+
 TEST_CASE("two networks of the same are alike") {
   const auto time = [](std::uint64_t seed) {
     SimulatedNetwork network(9, plain, allfold_test::uneven(seed));

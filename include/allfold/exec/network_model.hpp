@@ -14,26 +14,49 @@
 namespace allfold {
 
 /// What a message costs: the LogGP model, in microseconds. A rank is busy for `overhead_us` (o) with each message it
-/// sends or receives; its port is busy for the larger of `gap_us` (g) and `us_per_byte` (G) times the bytes, in each
-/// direction; the wire takes `latency_us` (L). Longer messages than `eager_bytes` wait until the receiver is ready,
-/// which is a round trip of 2 L. Folds and copies occupy the rank. The wires are as many as there are pairs of ranks.
+/// sends or receives, and for so long again with each byte; its port is busy for the larger of `gap_us` (g) and
+/// `us_per_byte` (G) times the bytes, in each direction; the wire takes `latency_us` (L). Longer messages than
+/// `eager_bytes` wait until the receiver is ready, which is a round trip of 2 L. Folds and copies occupy the rank. The
+/// wires are as many as there are pairs of ranks.
 ///
-/// Source: Alexandrov, Ionescu, Schauser, Scheiman, LogGP: incorporating long messages into the LogP model, 1995.
+/// Source: Alexandrov, Ionescu, Schauser, Scheiman, LogGP: incorporating long messages into the LogP model, 1995; the
+/// overhead of bytes: Hoefler, Schneider, Lumsdaine, LogGOPSim, 2010.
 struct NetworkModel {
   double latency_us = 2.0;
   double overhead_us = 1.2;
+  double send_us_per_byte = 0;     ///< of the sender's own time
+  double receive_us_per_byte = 0;  ///< of the receiver's
   double gap_us = 0.5;
   double us_per_byte = 1 / 3500.0;
   std::size_t eager_bytes = std::size_t{8} << 10;
+  /// G of longer messages than that, of which a port then carries one at a time, whichever its direction; 0: they are as
+  /// others.
+  double long_us_per_byte = 0;
   double copy_us_per_byte = 1 / 20000.0;
   /// Of one operand.
   double fold_us_per_byte = 1 / 20000.0;
   /// Copies and folds are done beside the rank, one after another, as by a GPU: they are awaited.
   bool offloads = false;
+  /// How many cores the ranks share; 0: each has one. What occupies a rank then needs a core, the one that is free
+  /// first, and `turn_us` more where another rank had it before.
+  int cores = 0;
+  double turn_us = 0;
 };
 
-/// TCP over the loopback device of one machine, fitted to the times of 2 ranks on 2 cores that docs/scaling.md quotes.
-inline constexpr NetworkModel tcp_loopback{};
+/// TCP over the loopback device of one machine: the constants with which the times of 2, 3 and 4 ranks on 2 cores are
+/// foretold best, all of them together. Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv; docs/scaling.md
+/// has the errors.
+inline constexpr NetworkModel tcp_loopback{.latency_us = 0.5,
+                                           .overhead_us = 2.2,
+                                           .send_us_per_byte = 1 / 19000.0,
+                                           .receive_us_per_byte = 1 / 6700.0,
+                                           .gap_us = 0.1,
+                                           .us_per_byte = 1 / 19000.0,
+                                           .eager_bytes = std::size_t{64} << 10,
+                                           .long_us_per_byte = 1 / 3500.0,
+                                           .copy_us_per_byte = 1 / 21000.0,
+                                           .fold_us_per_byte = 1 / 60000.0,
+                                           .turn_us = 0.5};
 
 /// A network of 100 Gbit/s whose adapters send and receive by themselves. Round numbers of that class, not measured.
 inline constexpr NetworkModel fabric_100g{.latency_us = 1.5,

@@ -43,7 +43,11 @@ class SimulatedEngine {
   };
 
   SimulatedEngine(int world_size, const NetworkModel& model, Disturbance disturbance, bool payload)
-      : model_(model), disturbance_(std::move(disturbance)), ranks_(index_of(world_size)), payload_(payload) {
+      : model_(model),
+        disturbance_(std::move(disturbance)),
+        ranks_(index_of(world_size)),
+        cores_(static_cast<std::size_t>(model.cores)),
+        payload_(payload) {
     for (const int r : disturbance_.absent) rank(r).absent = true;
   }
 
@@ -63,13 +67,16 @@ class SimulatedEngine {
     Rank& sender = rank(key.source);
     ++sender.messages;
     sender.bytes += bytes;
-    sender.clock += picoseconds(model_.overhead_us);
+    const bool is_long = bytes > model_.eager_bytes;
+    occupy(key.source, sender.clock, picoseconds(model_.overhead_us));
+    const Time ready = sender.clock;  // the first byte goes now, the others as they are copied
+    if (!is_long) occupy(key.source, ready, send_time(bytes));
 
     Message* const message = messages_.take();
     message->key = key;
     message->bytes = bytes;
     message->from = from;
-    if (bytes > model_.eager_bytes) {
+    if (is_long) {
       message->send = operation;
       if (!is_cut(key.source, key.target)) schedule(sender.clock + wire_time(), Happening::announced, message);
       return operation;
@@ -78,7 +85,7 @@ class SimulatedEngine {
       message->payload = Block(pool_, bytes);
       std::memcpy(message->payload.data(), from, bytes);
     }
-    depart(message, sender.clock);
+    depart(message, ready);
     end_operation(operation, true);
     return operation;
   }
@@ -102,7 +109,7 @@ class SimulatedEngine {
     const Time takes = picoseconds(static_cast<double>(asked.bytes()) * us_per_byte);
     if (!model_.offloads) {
       if (payload_) asked.perform(world_size());
-      rank(r).clock += takes;
+      occupy(r, rank(r).clock, takes);
       return nullptr;
     }
     Operation* const operation = begin_operation({r, r, 0, 0, 0}, nullptr, 0, true);
@@ -184,6 +191,10 @@ class SimulatedEngine {
     arrived,    ///< all of it has
     computed,   ///< a copy or a fold is due
   };
+  struct Core {
+    Time free = 0;
+    int last = -1;  ///< the rank that had it
+  };
   struct Event {
     Time at;
     std::uint64_t serial;
@@ -204,7 +215,19 @@ class SimulatedEngine {
   }
   /// How long the bytes of a message take through a port, and how long it is until the port takes the next.
   Time byte_time(std::size_t bytes) const noexcept {
-    return picoseconds(static_cast<double>(bytes) * model_.us_per_byte);
+    return picoseconds(static_cast<double>(bytes) * (is_shared(bytes) ? model_.long_us_per_byte : model_.us_per_byte));
+  }
+  bool is_shared(std::size_t bytes) const noexcept { return bytes > model_.eager_bytes && model_.long_us_per_byte > 0; }
+  /// When the port begins with a message in the direction `way`.
+  Time take_port(Time at, Time& way, Time& other, std::size_t bytes) const noexcept {
+    const bool shared = is_shared(bytes);
+    const Time begin = std::max(at, shared ? std::max(way, other) : way);
+    way = begin + port_time(bytes);
+    if (shared) other = way;
+    return begin;
+  }
+  Time send_time(std::size_t bytes) const noexcept {
+    return picoseconds(static_cast<double>(bytes) * model_.send_us_per_byte);
   }
   Time port_time(std::size_t bytes) const noexcept { return std::max(picoseconds(model_.gap_us), byte_time(bytes)); }
   Time random_time(double up_to_us) noexcept {
@@ -218,6 +241,30 @@ class SimulatedEngine {
     return std::any_of(disturbance_.cut.begin(), disturbance_.cut.end(), [&](const std::pair<int, int>& link) {
       return link == std::pair(a, b) || link == std::pair(b, a);
     });
+  }
+
+  /// The rank works for so long from `at` on, or from when a core is free: the one that it had before, if no other is
+  /// free sooner.
+  void occupy(int r, Time at, Time takes) {
+    if (cores_.empty()) {
+      rank(r).clock = at + takes;
+      return;
+    }
+    if (takes == 0) {
+      rank(r).clock = at;
+      return;
+    }
+    Core* core = nullptr;
+    Time start = 0;
+    for (Core& each : cores_) {
+      const Time from = std::max(at, each.free + (each.last == r || each.last < 0 ? 0 : picoseconds(model_.turn_us)));
+      if (core != nullptr && from >= start) continue;
+      core = &each;
+      start = from;
+    }
+    core->free = start + takes;
+    core->last = r;
+    rank(r).clock = core->free;
   }
 
   void schedule(Time at, Happening happening, Message* message, std::size_t task = 0, Work* work = nullptr) {
@@ -245,8 +292,7 @@ class SimulatedEngine {
   Time depart(Message* message, Time at) {
     Rank& sender = rank(message->key.source);
     const std::size_t bytes = message->bytes;
-    const Time begin = std::max(at, sender.out);
-    sender.out = begin + port_time(bytes);
+    const Time begin = take_port(at, sender.out, sender.in, bytes);
     if (is_cut(message->key.source, message->key.target)) {
       messages_.give(message);
     } else {
@@ -266,7 +312,8 @@ class SimulatedEngine {
 
   void finish_receive(Message* message) {
     Rank& target = rank(message->key.target);
-    target.clock = std::max(target.clock, now_) + picoseconds(model_.overhead_us);
+    const double us = model_.overhead_us + static_cast<double>(message->bytes) * model_.receive_us_per_byte;
+    occupy(message->key.target, std::max(target.clock, now_), picoseconds(us));
     end_operation(message->receive, true);
     messages_.give(message);
   }
@@ -285,7 +332,12 @@ class SimulatedEngine {
         break;
       }
       case Happening::announced: look_for_receive(message); break;
-      case Happening::granted: schedule(depart(message, now_), Happening::left, message); break;
+      case Happening::granted: {
+        Rank& sender = rank(message->key.source);
+        schedule(depart(message, now_), Happening::left, message);
+        occupy(message->key.source, std::max(sender.clock, now_), send_time(message->bytes));
+        break;
+      }
       case Happening::left: {
         // What the sender writes there next is not what the target gets: the bytes go now.
         if (payload_) std::memcpy(message->receive->to, message->from, message->bytes);
@@ -296,8 +348,7 @@ class SimulatedEngine {
       }
       case Happening::heads_in: {
         Rank& target = rank(message->key.target);
-        const Time begin = std::max(now_, target.in);
-        target.in = begin + port_time(message->bytes);
+        const Time begin = take_port(now_, target.in, target.out, message->bytes);
         schedule(begin + byte_time(message->bytes), Happening::arrived, message);
         break;
       }
@@ -410,6 +461,7 @@ class SimulatedEngine {
   Disturbance disturbance_;
   BlockPool pool_;
   std::vector<Rank> ranks_;
+  std::vector<Core> cores_;
   bool payload_;
   std::priority_queue<Event> events_;
   std::vector<std::coroutine_handle<>> ready_, resuming_;

@@ -24,6 +24,7 @@
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/transport/ucx_failure.hpp>
+#include <allfold/transport/ucx_files.hpp>
 #include <allfold/transport/ucx_status.hpp>
 
 namespace allfold {
@@ -59,9 +60,9 @@ class UcxPoller {
 /// Endpoints report errors (UCP_ERR_HANDLING_MODE_PEER), with shared memory among them: see set_ucx_environment().
 class UcxWorker {
  public:
-  /// Collective: meets the other ranks to learn their addresses. Connections are made by the first messages. `sleeps`:
+  /// Collective: meets the other ranks to learn their addresses. Over TCP an endpoint connects as it is made. `sleeps`:
   /// whether sleep() will be called.
-  /// @throws UcxError; what the meeting throws
+  /// @throws UcxError; UsageError if the process may not have files enough; what the meeting throws
   ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps)
       : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
     const Where where = meeting.where();
@@ -280,9 +281,11 @@ class UcxWorker {
                       {"UCX could not tell this rank's address"});
     const std::string mine(reinterpret_cast<const char*>(address), bytes);
     ::ucp_worker_release_address(worker_.get(), address);
+    const std::size_t alone = detail::open_files();  // nobody has connected yet
     const std::vector<std::string> all = meeting.all_gather_bytes("UCX addresses", mine);
 
     endpoints_.resize(all.size());
+    detail::UcxFiles files(where, alone);
     for (std::size_t r = 0; r < all.size(); ++r) {
       Peer& peer = endpoints_[r];
       peer.worker = this;
@@ -297,9 +300,12 @@ class UcxWorker {
         const Peer& failed = *static_cast<Peer*>(arg);
         failed.worker->mark_broken(failed.rank);
       };
-      detail::check_ucx(where, ::ucp_ep_create(worker_.get(), &params, &peer.handle),
+      const ucs_status_t made = ::ucp_ep_create(worker_.get(), &params, &peer.handle);
+      if (made != UCS_OK) files.check_failed();
+      detail::check_ucx(where, made,
                         {"UCX finds no way to rank ", peer.rank,
                          "; see whether UCX_TLS and UCX_NET_DEVICES name one that both have"});
+      if (peer.rank != rank_) files.check();
     }
   }
 
