@@ -10,9 +10,15 @@
 #include <fstream>
 #include <stdexcept>
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <allfold/version.hpp>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <nlohmann/json.hpp>
+
+#include <allfold/base/unique_fd.hpp>
+#include <allfold/version.hpp>
 
 namespace bench {
 namespace {
@@ -31,10 +37,22 @@ std::string cpu_model() {
   return "unknown";
 }
 
+/// Of connections within this host: a route may have another than the host's.
 std::string congestion_control() {
-  std::ifstream file("/proc/sys/net/ipv4/tcp_congestion_control");
-  std::string name;
-  return std::getline(file, name) ? name : "unknown";
+  const allfold::UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const allfold::UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in at = {};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  auto* const address = reinterpret_cast<sockaddr*>(&at);
+  socklen_t bytes = sizeof at;
+  char name[16] = {};
+  socklen_t room = sizeof name - 1;
+  const bool known = ::bind(listener.get(), address, bytes) == 0 && ::listen(listener.get(), 1) == 0 &&
+                     ::getsockname(listener.get(), address, &bytes) == 0 &&
+                     ::connect(socket.get(), address, bytes) == 0 &&
+                     ::getsockopt(socket.get(), IPPROTO_TCP, TCP_CONGESTION, name, &room) == 0;
+  return known ? name : "unknown";
 }
 
 std::string today() {

@@ -45,7 +45,7 @@ struct CommunicatorOf<Ps...> {
   using Selector = pick_t<selector_tag, TunedSelector, Ps...>;
   static_assert(symmetric_transport_policy<Transport>,
                 "allfold: this transport moves messages, and the communicator that does is not included; include "
-                "<allfold/ucx.hpp>");
+                "<allfold/messages.hpp>, or <allfold/ucx.hpp>, which has it");
   static_assert(symmetric_selector_policy<Selector>,
                 "allfold: this selector chooses motions of messages, and the transport shares memory; choose "
                 "TunedSelector, ThresholdSelector, FixedSelector, or one with the members that "

@@ -37,7 +37,8 @@ namespace allfold {
 /// Every operation returns its Work: over, unless CallOptions::async is set. Buffers of an operation that is not over are
 /// left alone. One thread uses a communicator at a time. Every rank makes the same collective calls in the same order on
 /// a channel. An operation that fails ends the communicator on every rank: each later call says why, until it is created
-/// again. Destroying it is no collective; a peer that still waits for this rank gets PeerError.
+/// again. Destroying it is no collective; a peer that still waits for this rank gets PeerError. A coroutine that goes on
+/// on the progress thread may do it: the thread then ends by itself, when the coroutine has come out.
 ///
 /// Shapes below: `count` and lists of counts are in elements; "all ranks' parts" are the parts one after another, by rank.
 /// Every call throws UsageError, and, at once or from Work::wait: MismatchError, TimeoutError or PeerError that names the

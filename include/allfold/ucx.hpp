@@ -4,27 +4,5 @@
 /// allfold over UCX: UcxTransport, UcxThreadTransport and the communicator that they make. A program that includes it links
 /// allfold::ucx.
 
-#include <type_traits>
-
-#include <allfold/allfold.hpp>
-#include <allfold/message_communicator.hpp>
-#include <allfold/select/message_thresholds.hpp>
+#include <allfold/messages.hpp>
 #include <allfold/transport/ucx.hpp>
-
-namespace allfold::detail {
-
-template <class... Ps>
-  requires(valid_pack<Ps...> && message_transport_policy<pick_t<transport_tag, void, Ps...>>)
-struct CommunicatorOf<Ps...> {
-  using Selector = pick_t<selector_tag, MessageThresholds, Ps...>;
-  static_assert(
-      message_selector_policy<Selector>,
-      "allfold: this selector chooses among algorithms of symmetric memory, and the transport moves messages; "
-      "choose MessageThresholds, or a selector with the members that allfold::message_selector_policy asks for");
-  // In place of what was refused, the default: so the refusal is the only error.
-  using type = MessageCommunicator<pick_t<store_tag, TcpStore, Ps...>, pick_t<transport_tag, void, Ps...>,
-                                   std::conditional_t<message_selector_policy<Selector>, Selector, MessageThresholds>,
-                                   pick_t<tracer_tag, NullTracer, Ps...>>;
-};
-
-}  // namespace allfold::detail

@@ -22,13 +22,16 @@ namespace allfold {
 /// the operation, whose buffers must be left alone until it is over; a default one is over, and went well.
 ///
 /// Where the caller makes progress, `done`, `wait` and co_await move all of the communicator's operations on, and nothing
-/// else does; where a thread does, they may be called from any thread. An operation that fails ends the communicator.
+/// else does; where a thread does, they may be called from any thread. An operation that fails ends the communicator. Its
+/// communicator may go while somebody waits for it: it ends with UsageError then.
 class Work {
  public:
   Work() noexcept = default;
-  Work(OperationRef operation, MessageProgress& progress, const Where& where, bool has_thread, bool futures) noexcept
+  /// `progress` belongs to who begins operations; who waits keeps it until he has come out.
+  Work(OperationRef operation, std::weak_ptr<MessageProgress> progress, const Where& where, bool has_thread,
+       bool futures) noexcept
       : operation_(std::move(operation)),
-        progress_(&progress),
+        progress_(std::move(progress)),
         where_(where),
         has_thread_(has_thread),
         futures_(futures) {}
@@ -39,7 +42,7 @@ class Work {
   /// The same after a round of progress, where the caller makes it. Never waits.
   bool done() const {
     if (over()) return true;
-    progress_->poll();
+    if (const auto progress = progress_.lock()) progress->poll();
     return over();
   }
 
@@ -62,7 +65,8 @@ class Work {
   /// not where a thread makes progress and MessageOptions::cuda_gates is set. There a failed operation lets the stream go
   /// on too, and shows in status(). @throws as wait() if it is over; UsageError for a stream under capture
   void wait(CUstream_st* stream) const {
-    StreamGates* const gates = progress_ != nullptr ? progress_->gates() : nullptr;
+    const auto progress = progress_.lock();
+    StreamGates* const gates = progress != nullptr ? progress->gates() : nullptr;
     if (over() || !has_thread_ || gates == nullptr) return wait();
     gates->close_until_over(where_, operation_, stream);
   }
@@ -135,32 +139,42 @@ class Work {
   }
 
   void wait_until(Deadline until) const {
-    if (over()) return;
-    operation_->report_wait([&] { progress_->wait(*operation_, until); });
+    while (!over()) {
+      const auto progress = progress_.lock();
+      if (progress == nullptr) continue;  // its owner has just gone, and ended the operation first
+      return operation_->report_wait([&] { progress->wait(*operation_, until); });
+    }
   }
 
   OperationRef operation_;
-  MessageProgress* progress_ = nullptr;
+  std::weak_ptr<MessageProgress> progress_;
   Where where_{"work"};
   bool has_thread_ = false;
   bool futures_ = true;
 };
 
-/// What co_await of a Work awaits.
+/// What co_await of a Work awaits. A coroutine that is destroyed while it waits is not resumed: destroy it where it cannot
+/// go on at the same time, that is, where progress is made.
 class WorkAwaiter final : public OperationListener {
  public:
   explicit WorkAwaiter(Work work) noexcept : work_(std::move(work)) {}
+  WorkAwaiter(const WorkAwaiter&) = delete;
+  WorkAwaiter& operator=(const WorkAwaiter&) = delete;
+  ~WorkAwaiter() {
+    if (waiter_) work_.operation_->forget(*this);
+  }
+
   bool await_ready() const { return work_.done(); }
   bool await_suspend(std::coroutine_handle<> waiter) noexcept {
     waiter_ = waiter;
     return work_.operation_->listen(*this);
   }
   void await_resume() const { work_.rethrow(); }
-  void over(MessageOperation&) override { waiter_.resume(); }
+  void over(MessageOperation&) override { std::exchange(waiter_, nullptr).resume(); }
 
  private:
   Work work_;
-  std::coroutine_handle<> waiter_;
+  std::coroutine_handle<> waiter_;  ///< null: it has been told, or does not wait
 };
 
 /// Gives what wait() does. The coroutine goes on where progress is made, so it must not wait there for another Work but by

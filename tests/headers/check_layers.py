@@ -24,7 +24,7 @@ LAYERS = [
         "symmetric_buffer.hpp", "work.hpp",
     },
     {"spawn", "spawn.hpp", "interop"},
-    {"allfold.hpp", "allfold.cuh", "ucx.hpp", "ucx.cuh"},
+    {"allfold.hpp", "allfold.cuh", "messages.hpp", "ucx.hpp", "ucx.cuh"},
 ]
 
 # These stand on less than what lies below them.
@@ -42,7 +42,7 @@ ONLY = {
 POLICY_FOLDERS = {"store", "topology", "select", "trace", "transport"}
 POLICY_CLASS = re.compile(r"\busing\s+policy_category\s*=")
 NO_POLICY = {"store/store_ref.hpp"}  # stands for any store, so it is a concept as a class
-KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "ucx.hpp", "ucx.cuh", "interop"}
+KNOW_POLICIES = {"allfold.hpp", "allfold.cuh", "messages.hpp", "ucx.hpp", "ucx.cuh", "interop"}
 
 # Too dear to compile, or a sign of global state; every program that includes allfold would pay.
 FORBIDDEN = {
@@ -64,6 +64,12 @@ UCX_HEADER = re.compile(r"^(ucp|uct|ucs|ucm|ucc)/")
 # A header of the standard library has no suffix and no folder; all others are the system's or somebody else's.
 STANDARD_HEADER = re.compile(r"^[a-z_0-9]+$")
 PURE = {"algo", "op", "policy"}  # templates over concepts: the standard library and allfold, nothing else
+
+# Declared in a namespace, at the beginning of a line. In detail a name that is public as well would hide it, in those
+# programs alone that include both.
+NAMESPACE = re.compile(r"^(?:inline )?namespace ([\w:]+) \{")
+NAMESPACE_END = re.compile(r"^\}  // namespace")
+DECLARED = re.compile(r"^(?:template <.*> )?(?:struct|class|enum class|using|concept) (?:alignas\(\w+\) )?(\w+)\b")
 
 HARD_LINE_CAP = 500
 SOFT_LINE_CAP = 300
@@ -121,6 +127,31 @@ def check_foreign_include(path, target):
 def without_comments(text):
     """The text with blanks for its comments; lines stay where they are."""
     return COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+
+
+def declared_names(text):
+    """The line of each name that the text declares: those of a detail namespace, and the others."""
+    hidden, public, inside = {}, {}, []
+    for number, line in enumerate(text.split("\n"), 1):
+        if opened := NAMESPACE.match(line):
+            inside.append(opened.group(1))
+        elif NAMESPACE_END.match(line):
+            inside.pop()
+        elif name := DECLARED.match(line):
+            (hidden if any("detail" in each for each in inside) else public)[name.group(1)] = number
+    return hidden, public
+
+
+def check_hidden_names(texts):
+    """Names of detail that hide public ones."""
+    names = {path: declared_names(text) for path, text in texts.items()}
+    public = {name: path for path, (_, theirs) in names.items() for name in theirs}
+    return [
+        f"{path}:{line}: detail::{name} hides {name} of {public[name]}; name it otherwise"
+        for path, (hidden, _) in names.items()
+        for name, line in hidden.items()
+        if name in public
+    ]
 
 
 def find_cycle(graph):
@@ -192,6 +223,7 @@ def check(include_dir):
             if problem:
                 line = code.count("\n", 0, match.start(1)) + 1
                 problems.append(f"{path}:{line}: includes {target}: {problem}")
+    problems += check_hidden_names(texts)
     cycle = find_cycle(graph)
     if cycle:
         problems.append(f"{cycle[0]}:1: a circle of includes: {' -> '.join(cycle)}")

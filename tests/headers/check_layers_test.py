@@ -17,7 +17,9 @@ GOOD = {
     "base/config.hpp": "",
     "base/error.hpp": "#include <string>\n#include <unistd.h>\n#include <allfold/base/config.hpp>\n",
     "policy/store.hpp": "#include <concepts>\n#include <allfold/base/error.hpp>\n",
-    "op/sum.hpp": "#include <allfold/base/config.hpp>\n// #include <cuda_fp16.h>\n",
+    "op/sum.hpp": "#include <allfold/base/config.hpp>\n// #include <cuda_fp16.h>\n"
+    "namespace allfold::detail {\n\nstruct Own {\n};\n\n}  // namespace allfold::detail\n"
+    "namespace allfold {\n\nstruct Sum {\n};\n\n}  // namespace allfold\n",
     "store/all_gather.hpp": "#include <allfold/policy/store.hpp>\n",
     "store/file.hpp": "#include <allfold/policy/store.hpp>\n" + POLICY,
     "store/tcp_client.hpp": "#include <sys/socket.h>\n",
@@ -57,6 +59,11 @@ WRONG = {
     "too long": ("base/error.hpp", "\n" * 499, "501 lines"),
     "unknown folder": ("misc/a.hpp", "", "belongs to no layer"),
     "not a header": ("base/a.cpp", "", "a header is a .hpp or a .cuh"),
+    "name of detail that hides another": (
+        "store/file.hpp",
+        "namespace allfold::detail {\n\nenum class Sum { ok };\n\n}  // namespace allfold::detail\n",
+        "detail::Sum hides Sum of op/sum.hpp",
+    ),
     "circle": ("base/config.hpp", "#include <allfold/base/error.hpp>\n", "a circle of includes"),
     "circle with itself": ("base/config.hpp", "#include <allfold/base/config.hpp>\n", "a circle of includes"),
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A host-only program needs no header of CUDA, UCX or MPI: reads all that the umbrella includes, directly or not.
+"""A host-only program needs no header of CUDA, UCX or MPI: reads all that its umbrellas include, directly or not.
 
     no_cuda.py COMPILER INCLUDE_DIR
 """
@@ -42,7 +42,7 @@ def foreign(files, own):
 
 def body():
     compiler, include_dir = sys.argv[1:]
-    program = "#include <allfold/allfold.hpp>\n#include <allfold/spawn.hpp>\n"
+    program = "#include <allfold/allfold.hpp>\n#include <allfold/messages.hpp>\n#include <allfold/spawn.hpp>\n"
     with tempfile.TemporaryDirectory() as directory:
         # First that the search can find something: a header of that name, somewhere below the program.
         (Path(directory) / "local").mkdir()

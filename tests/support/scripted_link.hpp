@@ -80,6 +80,8 @@ class ScriptedLink {
 
   bool failed() const noexcept { return failed_.load(); }
 
+  allfold::Duration arm(allfold::Duration timeout) const noexcept { return timeout; }
+  void pause(int) const noexcept {}
   void sleep(int descriptor, allfold::Duration timeout) noexcept {
     ++sleeps;
     pollfd wakers[] = {{messages_.get(), POLLIN, 0}, {descriptor, POLLIN, 0}};

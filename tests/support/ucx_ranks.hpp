@@ -40,6 +40,7 @@ class UcxRank {
     barrier();
   }
 
+  allfold::UcxWorker& worker() { return *worker_; }
   allfold::UcxLink& link() { return *link_; }
   const allfold::UcxWorker& worker() const { return *worker_; }
   int rank() const { return link_->rank(); }

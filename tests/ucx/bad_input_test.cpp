@@ -113,7 +113,7 @@ TEST_CASE("ranks that call different things get MismatchError") {
   };
   const auto another_split = [](auto& comm) {
     std::vector<int> data(5);
-    comm.all_gather_v(std::vector<int>(comm.rank() == 0 ? 2 : 2), data, comm.rank() == 0 ? Counts{2, 3} : Counts{3, 2});
+    comm.all_gather_v(std::vector<int>(2), data, comm.rank() == 0 ? Counts{2, 3} : Counts{3, 2});
   };
   for (const bool checked : {false, true}) {
     all_differ(checked, another_type);
@@ -152,7 +152,7 @@ TEST_CASE("a message of another type or size is no message for its receiver") {
 TEST_CASE("options are read from the environment, strictly") {
   const auto with = [](const char* name, const char* value) {
     ::setenv(name, value, 1);
-    const std::string message = [] {
+    std::string message = [] {
       try {
         static_cast<void>(allfold::MessageOptions{}.with_environment());
         return std::string("taken");

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <allfold/base/unique_fd.hpp>
 
 #include <support/network_namespaces.hpp>
 #include <support/ranks.hpp>
@@ -45,7 +51,68 @@ void cannot_meet(const Hosts& hosts) {
       10s);
 }
 
+/// Makes a second link on the rank's worker, though the other rank makes none: throws, and names it.
+void greet_in_vain(UcxRank& rank) {
+  const auto exchanges = [](auto...) -> std::vector<std::string> {
+    throw std::logic_error("nobody exchanges anything");
+  };
+  allfold::Meeting meeting("create", 0, 2, allfold::Deadline::after(300ms), exchanges);
+  const std::vector<allfold::Identity> ranks(2, allfold::host_identity());
+  const auto join = [&] { const allfold::UcxLink link(rank.worker(), meeting, ranks, {.communicator = 1}); };
+  allfold_test::expect_contains(EXPECT_THROWS_AS(join(), allfold::TimeoutError), {"rank 1 cannot be reached"});
+}
+
+/// Lets one process wait for another.
+class Bell {
+ public:
+  Bell() : fd_(::eventfd(0, EFD_CLOEXEC)) { REQUIRE(fd_); }
+  void ring() const {
+    const std::uint64_t one = 1;
+    static_cast<void>(!::write(fd_.get(), &one, sizeof one));
+  }
+  void wait() const {
+    pollfd rung{fd_.get(), POLLIN, 0};
+    EXPECT(::poll(&rung, 1, 20000) == 1);
+  }
+
+ private:
+  allfold::UniqueFd fd_;
+};
+
+struct RingAtEnd {
+  const Bell& bell;
+  ~RingAtEnd() { bell.ring(); }
+};
+
 }  // namespace
+
+TEST_CASE("a greeting that fails leaves those alone who share the worker") {
+  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+    UcxRank rank(environment, "tcp");
+    if (rank.rank() == 0) greet_in_vain(rank);
+    for (int i = 0; i < 3; ++i) rank.barrier();
+    EXPECT(!rank.link().failure());
+  });
+}
+
+TEST_CASE("a greeting that fails behind what cannot be sent ends those who share the worker") {
+  const Bell bell;
+  allfold_test::over_processes({2}, [&](const allfold::Environment& environment) {
+    UcxRank rank(environment, "tcp");
+    if (rank.rank() == 1) return bell.wait();  // it takes nothing: what is sent to it fills the buffers on the way
+    const RingAtEnd ring{bell};
+    const std::vector<char> data(4096);
+    auto calls = rank.endpoint("send");
+    std::vector<allfold::UcxTransfer> sends;
+    sends.reserve(10000);
+    for (int step = 0; step < 10000; ++step) sends.push_back(calls.send(1, step, data.data(), data.size()));
+    EXPECT(!sends.back().over());
+    greet_in_vain(rank);
+    EXPECT(rank.link().failed());
+    EXPECT(sends.back().over() && !sends.back().ok());
+    allfold_test::expect_contains(EXPECT_THROWS_AS(rank.barrier(), allfold::PeerError), {"barrier", "rank 1"});
+  });
+}
 
 TEST_CASE("a rank at an address to which there is no route is named at rendezvous") {
   NEEDS_HOSTS();

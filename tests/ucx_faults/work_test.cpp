@@ -53,6 +53,8 @@ TEST_CASE("many operations are under way at once, and are waited for in another 
     constexpr int calls = 30;
     std::vector<std::vector<long long>> data;
     std::vector<Work> works;
+    data.reserve(calls);
+    works.reserve(calls);
     for (int call = 0; call < calls; ++call) data.emplace_back(call % 3 == 0 ? 40000 : 7, call * 10 + comm.rank());
     for (int call = 0; call < calls; ++call) works.push_back(comm.all_reduce(data[n(call)], allfold::sum, async));
     for (int call = 0; call < calls; ++call) {
@@ -250,6 +252,30 @@ TEST_CASE("the progress thread refuses to wait for itself") {
   });
 }
 
+TEST_CASE("a communicator may go on its own progress thread") {
+  allfold_test::take_ways("tcp");
+  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+    using Comm = allfold::Communicator<allfold::UcxThreadTransport>;
+    const auto sums = [](Comm comm, std::vector<int>& data, std::atomic<bool>& over) -> Errand {
+      co_await comm.all_reduce(data, allfold::sum, async);
+      over = true;  // and the frame goes, with the communicator
+    };
+    for (int round = 0; round < 3; ++round) {
+      std::vector<int> data(200000, 1), unsent(1);
+      auto comm = Comm::create(environment);
+      const Work never = comm.receive(unsent, comm.rank(), async);
+      std::atomic<bool> ended = false;
+      sums(std::move(comm), data, ended);
+      const auto end = allfold::Deadline::after(20s);
+      while (!(ended && never.over()) && !end.expired()) std::this_thread::sleep_for(1ms);
+      EXPECT(ended && data.back() == 2);
+      allfold_test::expect_contains(EXPECT_THROWS_AS(never.wait(), allfold::UsageError), {"was destroyed"});
+    }
+    auto last = Comm::create(environment);
+    last.barrier();
+  });
+}
+
 TEST_CASE("a communicator may go before its operations are over") {
   over_ucx({2}, [](auto& comm) {
     using Comm = std::remove_reference_t<decltype(comm)>;
@@ -272,9 +298,11 @@ TEST_CASE("operations are begun and waited for by several threads") {
         allfold::Communicator<allfold::UcxThreadTransport>::create(environment, allfold::Options{.channels = 3});
     std::vector<std::vector<int>> data(3, std::vector<int>(2000, 1));
     std::vector<Work> works;
+    works.reserve(3);
     for (int c = 0; c < 3; ++c)
       works.push_back(comm.all_reduce(data[n(c)], allfold::sum, {.channel = c, .async = true}));
     std::vector<std::thread> threads;
+    threads.reserve(3);
     for (int c = 0; c < 3; ++c) threads.emplace_back([&, c] { works[n(c)].wait(); });
     for (std::thread& thread : threads) thread.join();
     for (int c = 0; c < 3; ++c) EXPECT(data[n(c)][1999] == 2);

@@ -22,8 +22,10 @@
 
 #include <doctest/doctest.h>
 
+#include <allfold/launch/caller_progress.hpp>
 #include <allfold/launch/message_operation.hpp>
 #include <allfold/launch/message_progress.hpp>
+#include <allfold/launch/thread_progress.hpp>
 #include <allfold/work.hpp>
 
 #include <support/errand.hpp>
@@ -39,6 +41,7 @@ using allfold::ThreadProgress;
 using allfold::Work;
 using allfold_test::Errand;
 using allfold_test::Gate;
+using allfold_test::HeldErrand;
 using allfold_test::ScriptedEndpoint;
 using allfold_test::ScriptedLink;
 
@@ -77,17 +80,18 @@ struct Rank {
   ScriptedLink link;
   Count count{std::make_shared<std::atomic<int>>(0)};
   Progress progress{link};
+  std::shared_ptr<Progress> shown{&progress, [](Progress*) {}};
   std::atomic<std::uint32_t> sequence{0};
 
   /// Posts `body(endpoint) -> Task<bool>`.
   template <class Body>
-  Work post(Body body, allfold::Duration timeout = 20s) {
+  Work post(Body body, allfold::Duration timeout = 20s, bool awaited = false) {
     const std::uint32_t number = sequence++;
     const auto with_source = [body = std::move(body)](ScriptedEndpoint& e, int&) { return body(e); };
     using Call = allfold::MessageCall<ScriptedEndpoint, decltype(with_source), Report>;
     allfold::OperationRef operation(new Call(number, {}, ScriptedEndpoint(link, number), with_source, Report{count}));
-    progress.post(operation, Deadline::after(timeout));
-    return Work(std::move(operation), progress, allfold::Where("call"), Progress::has_thread, true);
+    progress.post(operation, timeout, awaited);
+    return Work(std::move(operation), shown, allfold::Where("call"), Progress::has_thread, true);
   }
   Work after(int rounds, allfold::Duration timeout = 20s) {
     return post([rounds](ScriptedEndpoint& e) { return wait_rounds(e, rounds); }, timeout);
@@ -138,6 +142,11 @@ Errand await_end(Work work, std::atomic<int>& how) {
   }
 }
 
+HeldErrand await_and_count(Work work, std::atomic<int>& resumed) {
+  co_await work;
+  ++resumed;
+}
+
 /// Whether it ends with an error of that type, whose text has `piece`.
 template <class E>
 bool fails_with(const Work& work, const std::string& piece) {
@@ -161,6 +170,7 @@ bool soon(auto&& holds) {
 TEST_CASE_TEMPLATE("operations go side by side, and are waited for in any order", T, EACH_KIND) {
   RankOf<T> rank;
   std::vector<Work> works;
+  works.reserve(40);
   for (int i = 0; i < 40; ++i) works.push_back(rank.after(i * 7 % 23));
   for (int i = 39; i >= 0; --i) {
     const Work& work = works[static_cast<std::size_t>(i)];
@@ -229,6 +239,40 @@ TEST_CASE_TEMPLATE("a failure in the middle ends all that is under way", T, EACH
   breaks.join();
   for (const std::atomic<int>& each : how) CHECK(soon([&] { return each == 2; }));
   CHECK(rank.ended() == 8);
+}
+
+TEST_CASE_TEMPLATE("a coroutine that is destroyed while it awaits is not resumed, and the others are", T, EACH_KIND) {
+  for (int destroyed = 0; destroyed < 3; ++destroyed) {
+    RankOf<T> rank;
+    Gate gate(rank.link);
+    const Work work = rank.through(gate);
+    std::atomic<int> resumed{0};
+    std::vector<HeldErrand> errands;
+    errands.reserve(3);
+    for (int i = 0; i < 3; ++i) errands.push_back(await_and_count(work, resumed));
+    errands[static_cast<std::size_t>(destroyed)].destroy();
+    gate.open();
+    work.wait();
+    CHECK(soon([&] { return resumed == 2; }));
+    rank.close();  // so that nobody is still being told
+    CHECK(resumed == 2);
+  }
+}
+
+TEST_CASE_TEMPLATE("coroutines are destroyed where progress is made, whether they still await or not", T, EACH_KIND) {
+  RankOf<T> rank;
+  std::atomic<int> resumed{0};
+  int destroyed = 0;
+  for (int round = 0; round < 200; ++round) {
+    const int before = resumed;
+    const Work work = rank.after(round % 50);
+    HeldErrand errand = await_and_count(work, resumed);
+    rank.progress.run([&] { errand.destroy(); });
+    destroyed += resumed == before ? 1 : 0;
+    work.wait();
+  }
+  rank.close();
+  CHECK(resumed + destroyed == 200);
 }
 
 TEST_CASE_TEMPLATE("an exception of a body crosses to who waits, and ends the others", T, EACH_KIND) {
@@ -314,6 +358,7 @@ TEST_CASE("many threads run things beside their operations") {
   Rank<ThreadProgress> rank;
   int plain = 0;  // of the progress thread alone
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       for (int turn = 0; turn < 100; ++turn) {
@@ -333,9 +378,11 @@ TEST_CASE("close wakes the threads that wait") {
   Rank<ThreadProgress> rank;
   Gate never(rank.link);
   std::vector<Work> works;
+  works.reserve(4);
   for (int i = 0; i < 4; ++i) works.push_back(rank.through(never));
   std::atomic<int> failed{0};
   std::vector<std::thread> waiters;
+  waiters.reserve(4);
   for (const Work& work : works) {
     waiters.emplace_back([&failed, work] { failed += fails_with<allfold::UsageError>(work, "closed") ? 1 : 0; });
   }
@@ -393,6 +440,46 @@ TEST_CASE("a call or a message wakes the thread at once") {
   CHECK(prompt >= rounds / 2);  // the machine may be busy
 }
 
+TEST_CASE("who waits makes progress himself, and coroutines go on there") {
+  Rank<ThreadProgress> rank;
+  const auto note = [](Work work, std::thread::id& where) -> Errand {
+    co_await work;
+    where = std::this_thread::get_id();
+  };
+  int here = 0;
+  constexpr int rounds = 100;
+  for (int round = 0; round < rounds; ++round) {
+    const Work work = rank.post([](ScriptedEndpoint& e) { return Rank<ThreadProgress>::wait_rounds(e, 5); }, 20s, true);
+    std::thread::id where;
+    note(work, where);
+    work.wait();
+    here += where == std::this_thread::get_id() ? 1 : 0;
+  }
+  CHECK(here >= rounds / 2);  // the thread may be at it
+  CHECK(rank.progress.may_wait());
+}
+
+TEST_CASE("who waits for long sleeps, and the thread goes on for him") {
+  Rank<ThreadProgress> rank;
+  Gate gate(rank.link);
+  const Work work = rank.through(gate);
+  const auto cpu_ms = [] {
+    timespec used{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return used.tv_sec * 1000 + used.tv_nsec / 1000000;
+  };
+  const auto before = cpu_ms();
+  CHECK_FALSE(work.wait(300ms));
+  CHECK(cpu_ms() - before < 100);
+  std::thread opens([&] {
+    std::this_thread::sleep_for(50ms);
+    gate.open();
+  });
+  work.wait();
+  CHECK(cpu_ms() - before < 150);
+  opens.join();
+}
+
 TEST_CASE("close is never slept through") {
   const std::uint64_t seed = allfold_test::test_seed();
   allfold_test::Random random(seed);
@@ -408,6 +495,40 @@ TEST_CASE("close is never slept through") {
     slept_through += at_once ? rank.link.slept_out.load() : 0;
   }
   CHECK(slept_through == 0);
+}
+
+namespace {
+
+/// Lets go of the rank where it goes on after an operation of so many rounds: 1 on the calling thread, 2 on another.
+Errand let_go_after(std::shared_ptr<Rank<ThreadProgress>> rank, int rounds, std::atomic<int>& where) {
+  const std::thread::id caller = std::this_thread::get_id();
+  co_await rank->after(rounds);
+  rank.reset();
+  where = std::this_thread::get_id() == caller ? 1 : 2;
+}
+
+}  // namespace
+
+TEST_CASE("a coroutine lets go of the progress thread on which it goes on") {
+  int on_the_thread = 0;
+  for (int round = 0; round < 40; ++round) {
+    auto rank = allfold::make_progressing<Rank<ThreadProgress>>();
+    Count count = rank->count;
+    Gate never(rank->link);
+    Work other = rank->through(never);
+    std::atomic<int> told{0};
+    await_end(other, told);
+    std::atomic<int> where{0};
+    let_go_after(std::move(rank), 2000, where);
+    CHECK(soon([&] { return where != 0 && told != 0; }));
+    CHECK(told == 2);
+    CHECK_THROWS_AS(other.wait(), allfold::UsageError);
+    on_the_thread += where - 1;
+    other = Work();
+    CHECK(soon([&] { return count.ended.use_count() == 1; }));  // nothing is left of the rank
+    CHECK(*count.ended == 2);
+  }
+  CHECK(on_the_thread > 0);
 }
 
 TEST_CASE("the progress thread refuses to wait for itself") {
@@ -521,6 +642,7 @@ TEST_CASE("many threads begin operations, and wait for them in every way") {
   std::deque<Player> players;
   for (std::uint64_t i = 0; i < 4; ++i) players.emplace_back(rank, seed + i, gates, gates_mutex);
   std::vector<std::thread> threads;
+  threads.reserve(players.size());
   for (Player& player : players) threads.emplace_back([&player] { player.play(400); });
   for (std::thread& thread : threads) thread.join();
   for (const Player& player : players) CHECK(soon([&] { return player.awaited() == player.told(); }));
@@ -538,6 +660,7 @@ TEST_CASE("many threads, and an end in the middle: by failure, lateness or close
     Gate never(rank.link);
     std::atomic<int> told{0};
     std::vector<std::thread> threads;
+    threads.reserve(4);
     std::deque<std::atomic<int>> how(4);
     for (int i = 0; i < 4; ++i) {
       threads.emplace_back([&, i] {

@@ -13,8 +13,8 @@ using Duration = std::chrono::nanoseconds;
 class Deadline {
  public:
   /// `timeout` from now; a timeout too long to add ends at the clock's last instant.
-  static Deadline after(Duration timeout) {
-    const Clock::time_point now = Clock::now();
+  static Deadline after(Duration timeout) { return after(timeout, Clock::now()); }
+  static Deadline after(Duration timeout, Clock::time_point now) {
     const bool overflows = timeout > Clock::time_point::max() - now;
     return Deadline(overflows ? Clock::time_point::max() : now + timeout);
   }

@@ -15,6 +15,7 @@
 #include <allfold/algo/message/parts.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/launch/message_operation.hpp>
+#include <allfold/memory/message_record.hpp>
 #include <allfold/op/element.hpp>
 #include <allfold/op/reduction.hpp>
 
@@ -129,6 +130,17 @@ struct Traffic {
   const void* in = nullptr;
   std::span<const Extent> pieces{};  ///< buffers of a call that has any number of them
 };
+
+/// The memory that a call reads and writes.
+inline std::vector<NamedMemory> named_memory(const Traffic& traffic) {
+  std::vector<NamedMemory> all;
+  if (traffic.in != nullptr && traffic.in_bytes != 0) all.push_back({"input", traffic.in});
+  if (traffic.result.data != nullptr && traffic.out_bytes != 0) all.push_back({"output", traffic.result.data});
+  for (const Extent& piece : traffic.pieces) {
+    if (piece.bytes != 0) all.push_back({all.empty() ? "first buffer" : "other buffer", piece.data});
+  }
+  return all;
+}
 
 /// The element type of an output, which its input shares.
 template <class In, class Out>

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,7 +17,9 @@
 #include <allfold/algo/message/send_receive.hpp>
 #include <allfold/arguments.hpp>
 #include <allfold/communicator/health_check.hpp>
+#include <allfold/communicator/message_agreement.hpp>
 #include <allfold/communicator/message_arguments.hpp>
+#include <allfold/communicator/own_messages.hpp>
 #include <allfold/communicator/traced_call.hpp>
 #include <allfold/exec/host_reduction.hpp>
 #include <allfold/memory/message_record.hpp>
@@ -75,7 +73,7 @@ class MessageSession {
       run_health_check(session->where("health check"), message_options.health_check_timeout,
                        [session] { session->check_health(); });
     }
-    return session;
+    return communicator_share(std::move(session));
   }
   MessageSession(const MessageSession&) = delete;
   MessageSession& operator=(const MessageSession&) = delete;
@@ -145,13 +143,11 @@ class MessageSession {
     const Duration timeout = timeout_of(where, options, options_);
     check_wait(where, record.operation, options);
     const bool to_itself = record.operation == Operation::send && peer == rank_;
-    if (to_itself) expect_receive(where, options.tag);
+    if (to_itself) own_messages_.expect_receive(where, options.tag);
     const MessageId id{where.operation(), options.tag, record.message_type()};
-    const Work work =
-        begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
+    Work work = begin(where, E(link(), id), ++messages_, record, options, timeout, traffic, std::move(body), peer);
     if (to_itself || (record.operation == Operation::receive && (peer == rank_ || peer == any_source))) {
-      if (own_messages_.size() == own_messages_.capacity()) forget_own_messages();
-      own_messages_.push_back({work, options.tag, to_itself});
+      own_messages_.add(work, options.tag, to_itself);
     }
     return work;
   }
@@ -161,13 +157,6 @@ class MessageSession {
   static constexpr bool known_argument =
       std::is_same_v<A, Options> || std::is_same_v<A, MessageOptions> || std::is_same_v<A, Store> ||
       std::is_same_v<A, Transport> || std::is_same_v<A, Selector> || std::is_same_v<A, Tracer>;
-
-  /// A message that this rank may send to itself.
-  struct OwnMessage {
-    Work work;
-    int tag;
-    bool sends;
-  };
 
   MessageSession(const Environment& environment, const Options& options, const MessageOptions& message_options,
                  StoreHolder<Store> store, Transport transport, Selector selector, Tracer tracer)
@@ -181,18 +170,18 @@ class MessageSession {
         tracer_(std::move(tracer)),
         transport_(std::move(transport)) {}
 
+  /// What communicators have of the session: with the last of them all calls end. Who waits for a Work meanwhile has a
+  /// share of the session itself, so that progress and tracer are there until he has come out.
+  static std::shared_ptr<MessageSession> communicator_share(std::shared_ptr<MessageSession> session) {
+    MessageSession* const that = session.get();
+    that->progress_ = std::shared_ptr<MessageProgress>(session, &that->transport_.progress());
+    return {that, [session = std::move(session)](MessageSession* left) { left->transport_.leave(); }};
+  }
+
   Link& link() noexcept { return transport_.link(); }
 
   void find_kind(const Where& where, MessageRecord& record, const Traffic& traffic) {
-    if constexpr (has_memory_kinds) {
-      std::vector<NamedMemory> all;
-      if (traffic.in != nullptr && traffic.in_bytes != 0) all.push_back({"input", traffic.in});
-      if (traffic.result.data != nullptr && traffic.out_bytes != 0) all.push_back({"output", traffic.result.data});
-      for (const Extent& piece : traffic.pieces) {
-        if (piece.bytes != 0) all.push_back({all.empty() ? "first buffer" : "other buffer", piece.data});
-      }
-      record.memory = link().kind_of(where, all);
-    }
+    if constexpr (has_memory_kinds) record.memory = link().kind_of(where, named_memory(traffic));
   }
 
   void meet(const Environment& environment, Deadline deadline) {
@@ -228,26 +217,6 @@ class MessageSession {
                      "; messages arrive damaged, see whether all ranks run the same build"});
   }
 
-  /// Ranks that differ in these would call different things.
-  void check_message_options(Meeting& meeting) {
-    struct Agreed {
-      bool all_gather_by_v, check_calls, health_check;
-      bool operator==(const Agreed&) const = default;
-    };
-    const MessageOptions& mine = message_options_;
-    const Agreed agreed{mine.all_gather_by_v, mine.check_calls, mine.health_check};
-    const std::vector<Agreed> all = meeting.all_gather("message options", agreed);
-    for (std::size_t r = 0; r < all.size(); ++r) {
-      if (all[r] == agreed) continue;
-      const char* const name = all[r].check_calls != agreed.check_calls     ? "check_calls"
-                               : all[r].health_check != agreed.health_check ? "health_check"
-                                                                            : "all_gather_by_v";
-      throw MismatchError(meeting.where(), static_cast<int>(r),
-                          {"ranks disagree on MessageOptions::", name, "; this rank differs from rank ", r,
-                           "; give every rank the same options and environment"});
-    }
-  }
-
   void find_peers(Meeting& meeting) {
     open_tracer(tracer_, rank_, world_size_);
     Introduction introduction{.identity = transport_.identity(),
@@ -261,7 +230,7 @@ class MessageSession {
     if (const std::string refusal = transport_.refusal(identities); !refusal.empty()) {
       throw UsageError(meeting.where(), {refusal});
     }
-    check_message_options(meeting);
+    check_agreement(meeting, message_options_);
     transport_.connect(meeting, identities, message_options_);
   }
 
@@ -285,10 +254,10 @@ class MessageSession {
       using Call = MessageCall<E, Body, decltype(report)>;
       OperationRef operation(
           new Call(sequence, traffic.result, std::move(endpoint), std::move(body), std::move(report)));
-      transport_.progress().post(operation, Deadline::after(timeout));
+      transport_.progress().post(operation, timeout, waits);
       if (waits) transport_.progress().wait(*operation, Deadline(Clock::time_point::max()));
-      return Work(std::move(operation), transport_.progress(), where, Transport::progress_type::has_thread,
-                  message_options_.futures);
+      return Work(std::move(operation), waits ? std::weak_ptr<MessageProgress>() : progress_, where,
+                  Transport::progress_type::has_thread, message_options_.futures);
     };
     Work work = [&] {
       if constexpr (Tracer::enabled) {
@@ -307,23 +276,6 @@ class MessageSession {
     return work;
   }
 
-  void forget_own_messages() {
-    std::erase_if(own_messages_, [](const OwnMessage& each) { return each.work.over(); });
-  }
-
-  /// Throws unless a message to this rank itself will be received.
-  void expect_receive(const Where& where, int tag) {
-    forget_own_messages();
-    int receives = 0;
-    for (const OwnMessage& each : own_messages_) {
-      if (each.tag == tag) receives += each.sends ? -1 : 1;
-    }
-    if (receives > 0) return;
-    throw UsageError(where,
-                     {"a message to this rank itself, with tag ", tag, ", would wait for ever; expected a receive ",
-                      "from this rank that was posted before; call receive with {.async = true} first"});
-  }
-
   int rank_;
   int world_size_;
   Options options_;
@@ -334,7 +286,8 @@ class MessageSession {
   Selector selector_;
   Tracer tracer_;
   Transport transport_;  ///< it ends before the tracer that its operations tell
-  std::vector<OwnMessage> own_messages_;
+  OwnMessages own_messages_;
+  std::weak_ptr<MessageProgress> progress_;  ///< the transport's, with a share of this
 };
 
 }  // namespace allfold

@@ -15,25 +15,11 @@
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/base/function_ref.hpp>
+#include <allfold/launch/operation_listener.hpp>
 
 namespace allfold {
 
-class MessageOperation;
 class MessageOperations;
-
-/// Is told once that an operation is over, by who makes progress.
-class OperationListener {
- public:
-  virtual void over(MessageOperation& operation) = 0;
-
- protected:
-  ~OperationListener() = default;
-
- private:
-  friend class MessageOperation;
-  friend class MessageOperations;
-  OperationListener* next_ = nullptr;
-};
 
 /// Memory that a call writes, for Work::result.
 struct OperationResult {
@@ -60,14 +46,9 @@ class MessageOperation {
   int source() const noexcept { return source_; }
 
   /// Whether `listener` will be told; if not, it is over already.
-  bool listen(OperationListener& listener) noexcept {
-    OperationListener* first = listeners_.load(std::memory_order_acquire);
-    do {
-      if (first == closed()) return false;
-      listener.next_ = first;
-    } while (!listeners_.compare_exchange_weak(first, &listener, std::memory_order_acq_rel));
-    return true;
-  }
+  bool listen(OperationListener& listener) noexcept { return listeners_.add(listener); }
+  /// If the listener has not been told, it will not be.
+  void forget(OperationListener& listener) noexcept { listeners_.remove(listener); }
 
   void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept {
@@ -88,8 +69,6 @@ class MessageOperation {
  private:
   friend class MessageOperations;
 
-  static OperationListener* closed() noexcept { return reinterpret_cast<OperationListener*>(std::uintptr_t{1}); }
-
   /// Runs it until it waits.
   virtual void begin(MessageOperations& all) = 0;
   /// Its coroutine has ended: gives back what it held, and sets error().
@@ -99,23 +78,18 @@ class MessageOperation {
   /// What messages of it bear.
   virtual std::uint64_t tag() const noexcept = 0;
 
-  /// Publishes that it is over; the listeners are then told, and may delete it.
-  OperationListener* publish() noexcept {
-    over_.store(true, std::memory_order_release);
-    return listeners_.exchange(closed(), std::memory_order_acq_rel);
-  }
-
   OperationResult result_;
   std::uint32_t sequence_;
   std::atomic<int> owners_{1};
   std::atomic<bool> over_{false};
-  std::atomic<OperationListener*> listeners_{nullptr};
+  OperationListeners listeners_;
 
   // Of who makes progress.
   MessageOperation* before_ = nullptr;
   MessageOperation* after_ = nullptr;
   MessageOperation* next_ended_ = nullptr;
-  Clock::time_point deadline_ = Clock::time_point::max();
+  Duration timeout_{};
+  Clock::time_point deadline_{};  ///< not set: nobody has looked at it yet
 };
 
 /// The operations of one rank that are under way. For one thread at a time.
@@ -127,9 +101,9 @@ class MessageOperations {
 
   bool empty() const noexcept { return first_ == nullptr; }
 
-  /// Takes over one of its owners.
-  void begin(MessageOperation& operation, Clock::time_point deadline) {
-    operation.deadline_ = deadline;
+  /// Takes over one of its owners. Its time begins when it is first looked at: what is over before reads no clock.
+  void begin(MessageOperation& operation, Duration timeout) {
+    operation.timeout_ = timeout;
     operation.before_ = nullptr;
     operation.after_ = std::exchange(first_, &operation);
     if (operation.after_ != nullptr) operation.after_->before_ = &operation;
@@ -170,8 +144,9 @@ class MessageOperations {
   }
 
   /// The tag of an operation whose deadline has passed; no_call: there is none.
-  std::uint64_t late(Clock::time_point now) const noexcept {
-    for (const MessageOperation* each = first_; each != nullptr; each = each->after_) {
+  std::uint64_t late(Clock::time_point now) noexcept {
+    for (MessageOperation* each = first_; each != nullptr; each = each->after_) {
+      if (each->deadline_ == Clock::time_point{}) each->deadline_ = Deadline::after(each->timeout_, now).at();
       if (now >= each->deadline_) return each->tag();
     }
     return no_call;
@@ -185,11 +160,8 @@ class MessageOperations {
   }
 
   static void tell(MessageOperation& operation) noexcept {
-    for (OperationListener* each = operation.publish(); each != nullptr;) {
-      OperationListener* const next = each->next_;
-      each->over(operation);
-      each = next;
-    }
+    operation.over_.store(true, std::memory_order_release);
+    operation.listeners_.tell(operation);
     operation.release();
   }
 
@@ -303,6 +275,8 @@ class OperationRef {
   }
 
   MessageOperation* get() const noexcept { return operation_; }
+  /// Gives the share up to who takes the operation over.
+  MessageOperation* give() noexcept { return std::exchange(operation_, nullptr); }
   MessageOperation* operator->() const noexcept { return operation_; }
   MessageOperation& operator*() const noexcept { return *operation_; }
 

@@ -38,12 +38,14 @@ struct MessageRecord {
 
   /// Of all but the kind of memory, of which a rank without elements has none.
   std::uint64_t hash() const noexcept {
+    // Each call has one made, so it is a short one: the parts are hashes, or differ in their low bits.
+    constexpr std::uint64_t odd = 0x9fb21c651e98df25ULL;
     std::uint64_t h = static_cast<std::uint64_t>(operation);
     for (const std::uint64_t part :
-         {fnv1a(algorithm), type, reduction, count, split_hash, static_cast<std::uint64_t>(root + 1)}) {
-      h = hash_combine(h, part);
+         {algorithm_word(), type, reduction, count, split_hash, static_cast<std::uint64_t>(root + 1)}) {
+      h = (h + part) * odd;
     }
-    return h;
+    return hash_mix(h);
   }
 
   /// What messages bear of it: ranks that exchange any have memory of one kind.
@@ -64,6 +66,12 @@ struct MessageRecord {
   }
 
  private:
+  /// Algorithms of one operation differ in the length of their names, or in the first letters.
+  std::uint64_t algorithm_word() const noexcept {
+    std::uint64_t word = algorithm.size();
+    for (const char c : algorithm.substr(0, 4)) word = word << 8 | static_cast<unsigned char>(c);
+    return word;
+  }
   std::uint64_t with_memory(std::uint64_t h) const noexcept {
     return memory == MemoryKind::none ? h : hash_combine(h, static_cast<std::uint64_t>(memory));
   }

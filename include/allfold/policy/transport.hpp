@@ -69,7 +69,7 @@ concept symmetric_transport_policy =
 ///   endpoint_type                         one call's way to the peers: allfold::endpoint (algo/message/endpoint.hpp)
 ///   progress_type                         who makes progress, and for whom (launch/message_progress.hpp)
 ///   connect(meeting, identities, options) learns the others' addresses; proves that messages arrive at every rank
-///   progress() -> progress_type&          once connected
+///   progress() -> progress_type&          once connected; what has it is made by make_progressing() if it has a thread
 ///   link()                                what endpoints are made of, with a CollectiveId or a MessageId; `failed()` and
 ///                                         `throw_failure(where, timeout, earlier)` tell how the ranks are
 ///   leave()                               tells peers that this rank destroys its communicator, and ends what is under

@@ -48,33 +48,34 @@ ALLFOLD_COLD inline std::string quoted_key(std::span<const std::string> keys) {
 constexpr long long whole_ms(Duration timeout) { return milliseconds(timeout + std::chrono::nanoseconds(999999)); }
 
 /// How `add_decimal` ended.
-enum class Sum : std::uint8_t { ok, not_a_number, overflow };
+enum class Addition : std::uint8_t { ok, not_a_number, overflow };
 
 /// Adds `n` to the decimal number `text` (an optional minus sign and digits, nothing else).
-ALLFOLD_COLD inline Sum add_decimal(std::string_view text, std::int64_t n, std::int64_t& sum) noexcept {
+ALLFOLD_COLD inline Addition add_decimal(std::string_view text, std::int64_t n, std::int64_t& sum) noexcept {
   const bool negative = !text.empty() && text.front() == '-';
   if (negative) text.remove_prefix(1);
-  if (text.empty()) return Sum::not_a_number;
+  if (text.empty()) return Addition::not_a_number;
   std::int64_t value = 0;
   bool overflows = false;
   for (const char c : text) {
-    if (c < '0' || c > '9') return Sum::not_a_number;
+    if (c < '0' || c > '9') return Addition::not_a_number;
     const int digit = negative ? '0' - c : c - '0';
     overflows = overflows || __builtin_mul_overflow(value, std::int64_t{10}, &value) ||
                 __builtin_add_overflow(value, static_cast<std::int64_t>(digit), &value);
   }
-  if (overflows || __builtin_add_overflow(value, n, &sum)) return Sum::overflow;
-  return Sum::ok;
+  if (overflows || __builtin_add_overflow(value, n, &sum)) return Addition::overflow;
+  return Addition::ok;
 }
 
-[[noreturn]] ALLFOLD_COLD inline void throw_bad_sum(const Where& where, Sum sum, std::string_view key, std::int64_t n,
-                                                    std::string_view value) {
-  if (sum == Sum::overflow) {
-    throw UsageError(where, {"adding ", n, " to key ", quoted_key(key), " overflows; expected a sum within 64 bits, got ",
-                             quoted_key(value), " plus ", n, "; try a smaller number"});
+[[noreturn]] ALLFOLD_COLD inline void throw_bad_sum(const Where& where, Addition sum, std::string_view key,
+                                                    std::int64_t n, std::string_view value) {
+  if (sum == Addition::overflow) {
+    throw UsageError(where,
+                     {"adding ", n, " to key ", quoted_key(key), " overflows; expected a sum within 64 bits, got ",
+                      quoted_key(value), " plus ", n, "; try a smaller number"});
   }
-  throw UsageError(where, {"key ", quoted_key(key), " holds no number; expected decimal digits, got ", quoted_key(value),
-                           "; try another key for the counter"});
+  throw UsageError(where, {"key ", quoted_key(key), " holds no number; expected decimal digits, got ",
+                           quoted_key(value), "; try another key for the counter"});
 }
 
 [[noreturn]] ALLFOLD_COLD inline void throw_key_missing(const Where& where, std::string_view key, Duration timeout) {

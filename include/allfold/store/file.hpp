@@ -129,8 +129,8 @@ class FileStore {
     std::string value;
     if (!read(key, value)) value = "0";
     std::int64_t sum = 0;
-    const detail::Sum outcome = detail::add_decimal(value, n, sum);
-    if (outcome != detail::Sum::ok) detail::throw_bad_sum("FileStore::add", outcome, key, n, value);
+    const detail::Addition outcome = detail::add_decimal(value, n, sum);
+    if (outcome != detail::Addition::ok) detail::throw_bad_sum("FileStore::add", outcome, key, n, value);
     write(key, concat({static_cast<long long>(sum)}));
     return sum;
   }

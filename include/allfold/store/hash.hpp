@@ -54,8 +54,8 @@ class HashStore {
   std::int64_t add(std::string_view key, std::int64_t n, Deadline = default_store_deadline()) {
     const std::lock_guard lock(state_->mutex);
     std::int64_t sum = 0;
-    const detail::Sum outcome = state_->table.add(key, n, sum);
-    if (outcome != detail::Sum::ok) {
+    const detail::Addition outcome = state_->table.add(key, n, sum);
+    if (outcome != detail::Addition::ok) {
       detail::throw_bad_sum("HashStore::add", outcome, key, n, *state_->table.find(key));
     }
     state_->changed.notify_all();

@@ -66,10 +66,10 @@ class KeyTable {
   }
 
   /// Leaves the table as it was unless it answers ok.
-  ALLFOLD_COLD Sum add(std::string_view key, std::int64_t n, std::int64_t& sum) {
+  ALLFOLD_COLD Addition add(std::string_view key, std::int64_t n, std::int64_t& sum) {
     const std::string* value = find(key);
-    const Sum outcome = add_decimal(value == nullptr ? std::string_view("0") : std::string_view(*value), n, sum);
-    if (outcome == Sum::ok) set(key, concat({static_cast<long long>(sum)}));
+    const Addition outcome = add_decimal(value == nullptr ? std::string_view("0") : std::string_view(*value), n, sum);
+    if (outcome == Addition::ok) set(key, concat({static_cast<long long>(sum)}));
     return outcome;
   }
 

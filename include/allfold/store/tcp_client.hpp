@@ -346,8 +346,8 @@ class TcpClient {
   [[noreturn]] ALLFOLD_COLD void throw_status(const char* operation, const Pending& reply, std::int64_t number,
                                               std::span<const std::string_view> texts) const {
     if (reply.status == Status::not_a_number || reply.status == Status::overflow) {
-      throw_bad_sum(where(operation), reply.status == Status::overflow ? Sum::overflow : Sum::not_a_number, texts[0],
-                    number, reply.payload);
+      throw_bad_sum(where(operation), reply.status == Status::overflow ? Addition::overflow : Addition::not_a_number,
+                    texts[0], number, reply.payload);
     }
     if (reply.status == Status::too_large) throw UsageError(where(operation), {reply.payload});
     throw PeerError(where(operation), 0,

@@ -304,9 +304,9 @@ class TcpCore {
         break;
       default: {
         std::int64_t sum = 0;
-        const Sum outcome = table_.add(key, number, sum);
-        if (outcome != Sum::ok) {
-          const Status status = outcome == Sum::overflow ? Status::overflow : Status::not_a_number;
+        const Addition outcome = table_.add(key, number, sum);
+        if (outcome != Addition::ok) {
+          const Status status = outcome == Addition::overflow ? Status::overflow : Status::not_a_number;
           return reply(session, id, status, old->substr(0, 256), now);
         }
         put(answer, sum);

@@ -10,13 +10,16 @@
 #include <utility>
 #include <vector>
 
+#include <allfold/launch/caller_progress.hpp>
 #include <allfold/launch/message_progress.hpp>
+#include <allfold/launch/thread_progress.hpp>
 #include <allfold/memory/host_identity.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/policy/message_options.hpp>
 #include <allfold/policy/transport.hpp>
 #include <allfold/transport/ucx_endpoint.hpp>
 #include <allfold/transport/ucx_link.hpp>
+#include <allfold/transport/ucx_tag.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
 namespace allfold {
@@ -61,7 +64,7 @@ class BasicUcxTransport {
   /// @throws UcxError; what the meeting throws
   void connect(Meeting& meeting, std::span<const Identity> ranks, const MessageOptions& options) {
     const int number = agree_on_number(meeting, ranks, options);
-    if (shared_ == nullptr) shared_ = std::make_shared<Shared>(meeting, ranks);
+    if (shared_ == nullptr) shared_ = make_progressing<Shared>(meeting, ranks);
     const UcxLink::Options of_link{.communicator = number, .linger = options.linger};
     progress().run([&] {
       if constexpr (has_gates) {

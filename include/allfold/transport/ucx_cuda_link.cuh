@@ -47,9 +47,9 @@ class UcxCudaWorker : public UcxWorker {
     const CudaScope scope(room_.device());
     UcxWorker::look(late);
   }
-  void sleep(int descriptor, Duration timeout) noexcept {
+  Duration arm(Duration timeout) noexcept {
     const CudaScope scope(room_.device());
-    UcxWorker::sleep(descriptor, timeout);
+    return UcxWorker::arm(timeout);
   }
   template <class Over, class Late>
   void drive(Over&& over, Late&& late) {

@@ -17,6 +17,7 @@
 #include <allfold/base/error.hpp>
 #include <allfold/memory/block_pool.hpp>
 #include <allfold/transport/ucx_link.hpp>
+#include <allfold/transport/ucx_tag.hpp>
 
 namespace allfold {
 

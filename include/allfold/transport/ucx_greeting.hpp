@@ -13,6 +13,7 @@
 #include <allfold/base/error.hpp>
 #include <allfold/policy/meeting.hpp>
 #include <allfold/transport/ucx_operations.hpp>
+#include <allfold/transport/ucx_tag.hpp>
 #include <allfold/transport/ucx_worker.hpp>
 
 namespace allfold::detail {

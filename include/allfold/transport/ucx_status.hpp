@@ -4,9 +4,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <ucs/type/status.h>
 
 #include <allfold/base/error.hpp>
+#include <allfold/base/unique_fd.hpp>
 
 namespace allfold {
 
@@ -40,6 +44,13 @@ ALLFOLD_COLD inline bool may_share_memory() noexcept {
   return false;
 }
 
+/// The longest receive buffer that the host lets a socket ask for; 0 if it does not tell.
+ALLFOLD_COLD inline long longest_receive_buffer() noexcept {
+  const UniqueFd file(::open("/proc/sys/net/core/rmem_max", O_RDONLY | O_CLOEXEC));
+  char text[32] = {};
+  return file && ::read(file.get(), text, sizeof text - 1) > 0 ? std::strtol(text, nullptr, 10) : 0;
+}
+
 /// What UCX reads from the environment alone, as it is initialized: set where the user has not.
 ALLFOLD_COLD inline void set_ucx_environment() noexcept {
   // Over shared memory a dead peer is noticed by keepalive, which is 20 s apart by default.
@@ -50,6 +61,8 @@ ALLFOLD_COLD inline void set_ucx_environment() noexcept {
     ::setenv("UCX_TCP_TX_SEG_SIZE", "144k", 0);
     ::setenv("UCX_TCP_RX_SEG_SIZE", "144k", 0);
   }
+  // A window that grows with use makes bbr take the receiver for a slow wire, and it paces what follows to that.
+  if (longest_receive_buffer() >= 4 << 20) ::setenv("UCX_TCP_RCVBUF", "4m", 0);
   // Else an address from which no answer comes holds up the rank for minutes, as its endpoint is created.
   ::setenv("UCX_TCP_CONN_NB", "y", 0);
   // Connections are complete when ranks have greeted each other, and not with the first long message: UCX 1.13 ends the

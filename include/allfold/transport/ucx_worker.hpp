@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <bitset>
 #include <chrono>
 #include <cstddef>
@@ -22,6 +23,7 @@
 #include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_failure.hpp>
 #include <allfold/transport/ucx_files.hpp>
 #include <allfold/transport/ucx_status.hpp>
 
@@ -53,13 +55,6 @@ class UcxPoller {
   ~UcxPoller() = default;
 };
 
-/// Why ranks no longer go on together.
-struct UcxFailure {
-  ErrorCode code = ErrorCode::peer;  ///< peer, timeout or mismatch
-  int source = -1;                   ///< the rank to blame
-  bool departed = false;             ///< it has left, without an accident
-};
-
 /// UCX's context and worker, an endpoint to every rank, and who works with them. For one thread at a time.
 ///
 /// Endpoints report errors (UCP_ERR_HANDLING_MODE_PEER), with shared memory among them: see set_ucx_environment().
@@ -89,8 +84,9 @@ class UcxWorker {
                       {"UCX found no way to communicate; see the variables UCX_TLS and UCX_NET_DEVICES"});
     worker_.reset(worker);
     if (sleeps) {
-      detail::check_ucx(where, ::ucp_worker_get_efd(worker, &event_fd_),
-                        {"UCX has no descriptor to wait for messages"});
+      int event_fd = -1;
+      detail::check_ucx(where, ::ucp_worker_get_efd(worker, &event_fd), {"UCX has no descriptor to wait for messages"});
+      event_fd_.store(event_fd, std::memory_order_relaxed);
     }
     connect(meeting, where);
   }
@@ -121,15 +117,23 @@ class UcxWorker {
   /// Whether this is a child of the process that made it.
   bool forked() const noexcept { return ::getpid() != owner_; }
 
-  /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early.
-  void sleep(int descriptor, Duration timeout) noexcept {
+  /// How long to sleep, at most that; zero: there is something to do.
+  Duration arm(Duration timeout) noexcept {
     if (poller_ != nullptr) timeout = std::min(timeout, poller_->rest());
-    if (timeout <= Duration::zero()) return;
-    if (worker_ && ::ucp_worker_arm(worker_.get()) != UCS_OK) return;  // there is something to do
-    pollfd wakers[] = {{descriptor, POLLIN, 0}, {event_fd_, POLLIN, 0}};
+    if (timeout <= Duration::zero() || (worker_ && ::ucp_worker_arm(worker_.get()) != UCS_OK)) return {};
+    return timeout;
+  }
+  /// Waits until a message comes, `descriptor` can be read, or the time is over; may end early. Another thread may make
+  /// progress meanwhile.
+  void sleep(int descriptor, Duration timeout) const noexcept {
+    pollfd wakers[] = {{descriptor, POLLIN, 0}, {event_fd_.load(std::memory_order_relaxed), POLLIN, 0}};
     const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(timeout).count();
     const timespec time{.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-    static_cast<void>(::ppoll(wakers, worker_ ? 2 : 1, &time, nullptr));
+    static_cast<void>(::ppoll(wakers, 2, &time, nullptr));
+  }
+  /// After so many rounds without a message: gives the core away where ranks are more than cores.
+  void pause(int empty) const noexcept {
+    if (crowded_ && empty > 5) ::sched_yield();
   }
   void set_poller(UcxPoller* poller) noexcept { poller_ = poller; }
   ALLFOLD_COLD void settle() noexcept {
@@ -184,7 +188,7 @@ class UcxWorker {
     Clock::time_point look_at{};  // no clock for a call that is through at once
     for (unsigned round = 1; !over(); ++round) {
       empty = advance() ? 0 : empty + 1;
-      if (crowded_ && empty > 5) ::sched_yield();
+      pause(empty);
       if (round % 32 != 0 && !urgent_) continue;
       const Clock::time_point now = Clock::now();
       if (look_at == Clock::time_point{}) look_at = now + look_interval;
@@ -250,7 +254,10 @@ class UcxWorker {
 
   /// Ends everything at once: no memory is read or written any more, and the callbacks that were due come, or never will.
   /// For what close() did not end.
-  void destroy() noexcept { worker_.reset(); }
+  void destroy() noexcept {
+    event_fd_.store(-1, std::memory_order_relaxed);
+    worker_.reset();
+  }
 
  private:
   struct Peer {
@@ -312,7 +319,7 @@ class UcxWorker {
   std::vector<std::shared_ptr<void>> kept_;
   std::unique_ptr<ucp_context, Cleanup> context_;
   std::unique_ptr<ucp_worker, Cleanup> worker_;
-  int event_fd_ = -1;  ///< UCX's
+  std::atomic<int> event_fd_{-1};  ///< UCX's
   int rank_;
   pid_t owner_ = ::getpid();
   std::vector<char> broken_;  ///< [rank]

@@ -5,6 +5,7 @@
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -124,8 +125,20 @@ class InFlight {
  public:
   using transfer_type = typename E::transfer_type;
 
+  InFlight() noexcept {}  // most calls use one place or two, so none is made before it is used
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+  ~InFlight() { std::destroy_n(transfers_, made_); }
+
   /// There must be room.
-  void add(transfer_type started) noexcept { at(count_++) = std::move(started); }
+  void add(transfer_type started) noexcept {
+    if (first_ + count_ == made_ && made_ < Most) {
+      std::construct_at(transfers_ + made_++, std::move(started));
+    } else {
+      at(count_) = std::move(started);
+    }
+    ++count_;
+  }
 
   /// Awaits the oldest, until `n` more fit.
   auto room(int n) noexcept { return take(count_ + n - Most); }
@@ -146,7 +159,10 @@ class InFlight {
     });
   }
 
-  transfer_type transfers_[Most];
+  union {
+    transfer_type transfers_[Most];
+  };
+  int made_ = 0;
   int first_ = 0;
   int count_ = 0;
 };
