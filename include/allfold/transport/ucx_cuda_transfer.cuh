@@ -142,9 +142,9 @@ inline UcxTransfer receive_chunk(StagedMessage& m, int chunk, int from, void* to
 }
 
 /// After a failure the call's memory is left alone.
-inline CudaStep copy_chunk(StagedMessage& m, CudaRoom::Lane lane, int chunk, void* to, const void* from) {
+inline CudaStep copy_chunk(StagedMessage& m, CudaLanes::Lane lane, int chunk, void* to, const void* from) {
   if (m.link.failure()) return CudaStep::refused();
-  return m.room.copy(lane, to, from, m.chunks.size(chunk));
+  return m.room.lanes().copy(lane, to, from, m.chunks.size(chunk));
 }
 
 inline Task<bool> send_chunks(StagedMessage& m, const void* from, int&) {
@@ -159,7 +159,7 @@ inline Task<bool> send_chunks(StagedMessage& m, const void* from, int&) {
     if (c < chunks) {
       if (!co_await ended(sent[c % pinned.count])) co_return false;
       copied[c % pinned.count] =
-          copy_chunk(m, CudaRoom::from_device, c, pinned.of(c), at_byte(from, m.chunks.begin(c)));
+          copy_chunk(m, CudaLanes::from_device, c, pinned.of(c), at_byte(from, m.chunks.begin(c)));
     }
     if (c < lag) continue;
     const int ready = c - lag;
@@ -196,7 +196,7 @@ inline Task<bool> receive_chunks(StagedMessage& m, void* to, int& source) {
     const int here = c - lag;
     if (!co_await ended(arrival[here % pinned.count])) co_return false;
     copied[here % pinned.count] =
-        copy_chunk(m, CudaRoom::to_device, here, at_byte(to, m.chunks.begin(here)), pinned.of(here));
+        copy_chunk(m, CudaLanes::to_device, here, at_byte(to, m.chunks.begin(here)), pinned.of(here));
   }
   bool ok = true;
   for (CudaStep& each : copied) ok = co_await Awaited{each} && ok;
@@ -228,8 +228,8 @@ class Staged {
       error = std::current_exception();
     }
     if (error) {  // who awaits a transfer expects no exception: the call ends with it all the same
-      self.message_.room.fail(std::move(error));
-      CudaStep failed = self.message_.room.failed();
+      self.message_.room.fault().set(std::move(error));
+      CudaStep failed = self.message_.room.lanes().failed();
       static_cast<void>(co_await Awaited{failed});
     }
     co_return self.ok_;

@@ -49,7 +49,10 @@ Task<bool> knomial_confirmed(E& e, const void* piece, int root, int step) {
 
 /// Of a message that sockets do not hold the next piece is sent when the children have the last, so that no rank sends
 /// more than its children come to read; a shorter one goes at once, in pieces half as long.
-constexpr bool confirms_pieces(std::size_t bytes) noexcept { return bytes > 32 * piece_bytes; }
+template <endpoint E>
+bool confirms_pieces(const E& e, std::size_t bytes) noexcept {
+  return bytes > 32 * piece_bytes_of(e);
+}
 
 /// Every second piece of the message, from piece `first` on.
 template <endpoint E>
@@ -60,7 +63,7 @@ Task<bool> broadcast_knomial_lane(E& e, void* data, std::size_t bytes, int root,
     if (!co_await broadcast_knomial(e, at_byte(data, part.begin), part.size(), root, default_radix, phase(0) + piece)) {
       co_return false;
     }
-    if (confirms_pieces(bytes) && !co_await knomial_confirmed(e, at_byte(data, part.begin), root, phase(1) + piece))
+    if (confirms_pieces(e, bytes) && !co_await knomial_confirmed(e, at_byte(data, part.begin), root, phase(1) + piece))
       co_return false;
   }
   co_return true;
@@ -103,7 +106,8 @@ Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int
 template <endpoint E>
 Task<bool> broadcast(E& e, BroadcastMotion motion, void* data, std::size_t bytes, int root) {
   if (motion == BroadcastMotion::scatter_all_gather) return broadcast_scatter_all_gather(e, data, bytes, root);
-  const int pieces = bytes <= piece_bytes ? 1 : pieces_of(confirms_pieces(bytes) ? bytes : 2 * bytes);
+  const std::size_t piece = piece_bytes_of(e);
+  const int pieces = bytes <= piece ? 1 : pieces_of(confirms_pieces(e, bytes) ? bytes : 2 * bytes, piece);
   return pieces == 1 ? broadcast_knomial(e, data, bytes, root) : broadcast_knomial_pieces(e, data, bytes, root, pieces);
 }
 
