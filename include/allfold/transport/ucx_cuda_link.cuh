@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <span>
 #include <string_view>
@@ -70,8 +69,8 @@ class UcxCudaLink {
                            const UcxLink::Options& of_link, const MessageOptions& options)
       : room_(worker.room()),
         chunk_bytes_(options.cuda_chunk_bytes),
-        has_gates_(options.cuda_gates),
         direct_(agree(meeting, worker, options)),
+        has_gates_(options.cuda_gates && !direct_),
         link_(worker, meeting, ranks, of_link),
         turns_(room_) {
     room_.fault().join(link_);
@@ -98,14 +97,12 @@ class UcxCudaLink {
   detail::StagedTurns& turns() noexcept { return turns_; }
   std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }
   /// Long parts go in pieces of so many bytes, of which two are under way at a time. Source: decision 14.
-  std::size_t piece_bytes() const noexcept {
-    if (const char* p = std::getenv("AF_PIECE")) return std::strtoull(p, nullptr, 10);
-    return direct_ ? std::size_t{16} << 20 : 2 * chunk_bytes_;
-  }
+  std::size_t piece_bytes() const noexcept { return direct_ ? std::size_t{16} << 20 : 2 * chunk_bytes_; }
   /// Whether UCX takes memory of the GPU as it is.
   bool direct() const noexcept { return direct_; }
 
-  /// Whether streams may wait for operations.
+  /// Whether streams may wait for operations. Not with direct: UCX gives up mappings of peers' memory within calls, for
+  /// which CUDA waits for all streams.
   bool has_gates() const noexcept { return has_gates_; }
 
   /// Whether the ranks no longer go on together; for any thread.
@@ -197,8 +194,8 @@ class UcxCudaLink {
 
   CudaRoom& room_;
   std::size_t chunk_bytes_;
-  bool has_gates_;
   bool direct_;
+  bool has_gates_;
   UcxLink link_;
   detail::StagedTurns turns_;
 };

@@ -127,9 +127,10 @@ class CudaRoom final : public UcxPoller {
 
   ALLFOLD_COLD std::exception_ptr held_up_by_gates() const noexcept {
     return std::make_exception_ptr(UsageError(
-        where_, {"a stream waits for an operation, and CUDA makes the operation wait for that stream: meanwhile a kernel ",
-                 "ran for the first time, or memory was freed; expected neither; set CUDA_MODULE_LOADING=EAGER and free "
-                 "memory later, or leave MessageOptions::cuda_gates off"}));
+        where_,
+        {"a stream waits for an operation, and CUDA makes the operation wait for that stream: meanwhile a kernel ",
+         "ran for the first time, or memory was freed; expected neither; set CUDA_MODULE_LOADING=EAGER and free "
+         "memory later, or leave MessageOptions::cuda_gates off"}));
   }
   ALLFOLD_COLD void blame_gates() {
     fault_.set(held_up_by_gates());
