@@ -13,10 +13,10 @@
 #include <allfold/base/cuda_check.cuh>
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
+#include <allfold/launch/cuda_gates.cuh>
 #include <allfold/memory/cuda_driver.cuh>
 #include <allfold/memory/cuda_pool.cuh>
 #include <allfold/memory/cuda_scope.cuh>
-#include <allfold/transport/ucx_cuda_gates.cuh>
 #include <allfold/transport/ucx_cuda_inputs.cuh>
 #include <allfold/transport/ucx_cuda_lanes.cuh>
 #include <allfold/transport/ucx_worker.hpp>
