@@ -35,8 +35,8 @@ namespace allfold {
 ///
 /// While a stream waits, some calls of CUDA wait for it, and other work of the GPU waits for them: kernels that are loaded,
 /// memory that is freed (docs/decisions/0014-gpu-memory-over-ucx.md has the list). An operation needs such work, so it
-/// would wait for its own end. Hence kernels of ours are loaded before (load_once), and a thread watches who makes progress: if it
-/// is held up in a call of CUDA, all streams are let go, and the calls end.
+/// would wait for its own end. Hence kernels of ours are loaded before (load_once), and a thread watches who makes
+/// progress: if it is held up in a call of CUDA, all streams are let go, and the calls end.
 class CudaGates final : public StreamGates {
  public:
   CudaGates(const CudaDriver& driver, int device) noexcept : driver_(driver), device_(device) {}
