@@ -18,7 +18,8 @@
 
 namespace allfold {
 
-/// Why a rank's calls cannot go on, and whose they are. For the thread that makes progress, but where a member says otherwise.
+/// Why a rank's calls cannot go on, and whose they are. For the thread that makes progress, but where a member says
+/// otherwise.
 class CudaFault {
  public:
   explicit CudaFault(const Where& where) noexcept : where_(where) {}
