@@ -455,6 +455,7 @@ class MessageCommunicator {
     if constexpr (reduction_for<Op, T>) {
       record.reduction = operator_identity(op);
       record.reduction_name = operator_name<Op>();
+      state_->template prepare<Reduction<Op, T>>(where);
       return motion_of<T>(where, record, options, a, [body = std::move(body), reduction = Reduction<Op, T>{op}](E& e) {
         return body(e, reduction_for_messages<E>(reduction));
       });

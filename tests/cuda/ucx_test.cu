@@ -42,6 +42,7 @@ void take_ways(const char* ways) { *ways == '\0' ? ::unsetenv("UCX_TLS") : ::set
 /// Whether UCX knows CUDA here, asked in a child process.
 bool ucx_knows_cuda() {
   static const bool knows = [] {
+    take_ways("");
     const auto outcomes = allfold::launch_outcomes(1,
                                                    [](const allfold::Environment& environment) {
                                                      const RankGpu gpu(0, nullptr);
@@ -80,7 +81,7 @@ void over_ucx_gpus(std::initializer_list<int> world_sizes, CudaWay way, Body&& b
   const auto of_thread = [&](const allfold::Environment& environment) {
     return ThreadComm::create(environment, allfold_test::gpu_options(), mine);
   };
-  run(of_caller, way == CudaWay::direct ? "" : "tcp");
+  run(of_caller, way == CudaWay::staged || !ucx_knows_cuda() ? "tcp" : "tcp,cuda_copy");
   run(of_thread, "");
 }
 
@@ -119,6 +120,9 @@ __global__ void write_values(float* to, const float* from, std::size_t n) {
   for (std::size_t i = threadIdx.x; i < n; i += blockDim.x) to[i] = from[i];
 }
 
+/// Nobody runs it before.
+__global__ void write_first(float* to) { *to = 1; }
+
 }  // namespace
 
 TEST_CASE("every collective on memory of a GPU, staged, has the oracle's bits") {
@@ -132,9 +136,56 @@ TEST_CASE("every collective on memory of a GPU, as UCX takes it, has the oracle'
   over_ucx_gpus({2, 3, 4}, CudaWay::direct, every_collective);
 }
 
+TEST_CASE("long vectors go in pieces, staged and as UCX takes them, and memory comes again at one address") {
+  NEEDS_GPU();
+  for (const CudaWay way : {CudaWay::staged, CudaWay::automatic}) {
+    allfold::MessageOptions options = message_options(way);
+    options.cuda_chunk_bytes = std::size_t{256} << 10;
+    over_ucx_gpus(
+        {2, 3}, way,
+        [](auto& comm, RankGpu&) {
+          for (const std::size_t mib : {40, 7, 40, 72}) {
+            const std::size_t count = (mib << 18) + 1;
+            std::vector<std::int32_t> mine(count), want(count);
+            for (std::size_t i = 0; i < count; ++i) {
+              const auto x = static_cast<std::int32_t>(i * mib);
+              mine[i] = x + comm.rank();
+              want[i] = x * comm.world_size() + comm.world_size() * (comm.world_size() - 1) / 2;
+            }
+            DeviceVector<std::int32_t> data(mine);
+            comm.all_reduce(data, allfold::sum);
+            EXPECT(same_values(data, want));
+            data = mine;
+            comm.broadcast(data, {.root = 1});
+            EXPECT(data.host()[count - 1] == mine[count - 1] - comm.rank() + 1);
+          }
+        },
+        options);
+  }
+}
+
+TEST_CASE("memory of CUDA's pools is taken as well") {
+  NEEDS_GPU();
+  over_ucx_gpus({2}, CudaWay::automatic, [](auto& comm, RankGpu& gpu) {
+    for (const std::size_t count : {100, 50000, 3000000}) {
+      const auto values = values_of<float>(comm.rank(), count);
+      float* data = nullptr;
+      EXPECT_CUDA(cudaMallocAsync(reinterpret_cast<void**>(&data), count * sizeof(float), gpu.stream()));
+      EXPECT_CUDA(cudaMemcpyAsync(data, values.data(), count * sizeof(float), cudaMemcpyDefault, gpu.stream()));
+      comm.all_reduce(std::span(data, count), allfold::sum, {.stream = gpu.stream()});
+      std::vector<float> sums(count);
+      EXPECT_CUDA(cudaMemcpyAsync(sums.data(), data, count * sizeof(float), cudaMemcpyDefault, gpu.stream()));
+      EXPECT_CUDA(cudaFreeAsync(data, gpu.stream()));
+      gpu.synchronize();
+      const auto want = allfold_test::folded_values<float>(allfold::sum, 2, count);
+      EXPECT(same_values(std::span<const float>(sums), std::span<const float>(want)));
+    }
+  });
+}
+
 TEST_CASE("direct where UCX knows no CUDA is an error") {
   NEEDS_GPU();
-  if (ucx_knows_cuda()) SKIP_CASE("UCX knows CUDA here");
+  take_ways("tcp");  // even a UCX that was built with CUDA has no part of it then
   allfold_test::run_on_gpus(
       {2, allfold::Ranks::processes, allfold_test::usable_gpus()},
       [](const allfold::Environment& environment, RankGpu&) {
@@ -145,12 +196,15 @@ TEST_CASE("direct where UCX knows no CUDA is an error") {
       allfold_test::rank_timeout, allfold::SourceLocation::current());
 }
 
-TEST_CASE("staged messages with one tag arrive in their order, of any size") {
+TEST_CASE("messages with one tag arrive in their order, of any size, staged and as UCX takes them") {
   NEEDS_GPU();
-  over_ucx_gpus({1, 2, 3}, CudaWay::staged, [](auto& comm, RankGpu&) {
-    if (comm.world_size() > 1) allfold_test::every_device_message(comm, 36864);
-    if (comm.world_size() > 1) allfold_test::every_device_message(comm, 4096);
-  });
+  for (const CudaWay way : {CudaWay::staged, CudaWay::automatic}) {
+    over_ucx_gpus({2, 3}, way, [](auto& comm, RankGpu&) {
+      allfold_test::every_device_message(comm, 36864);
+      allfold_test::every_device_message(comm, 4096);
+      allfold_test::every_device_message(comm, 1 << 20);
+    });
+  }
 }
 
 TEST_CASE("calls that ranks compare beforehand, and calls on memory of the host") {
@@ -197,26 +251,79 @@ TEST_CASE("a call waits for what its stream does before it, and a stream for the
   });
 }
 
-TEST_CASE("with a thread the host does not wait where a stream does") {
+TEST_CASE("with a thread the host does not wait where a stream does, in first calls too") {
   NEEDS_GPU();
   take_ways("");
-  allfold_test::run_on_gpus(
-      {2, allfold::Ranks::processes, allfold_test::usable_gpus()},
-      [](const allfold::Environment& environment, RankGpu& gpu) {
-        allfold::MessageOptions options = message_options(CudaWay::staged);
-        options.cuda_gates = true;
-        auto comm = ThreadComm::create(environment, allfold_test::gpu_options(), options);
-        DeviceVector<float> x(std::vector<float>(1000, 1.0F));
-        comm.all_reduce(x, allfold::sum);
-        x = std::vector<float>(1000, 1.0F);
-        pass_time<<<1, 1, 0, gpu.stream()>>>(300'000'000);
-        const allfold::Work work = comm.all_reduce(x, allfold::sum, {.stream = gpu.stream(), .async = true});
-        work.wait(gpu.stream(1));
-        EXPECT(!work.over());
-        gpu.synchronize(1);
-        EXPECT(x.host()[999] == 2.0F);
-      },
-      allfold_test::rank_timeout, allfold::SourceLocation::current());
+  for (const CudaWay way : {CudaWay::staged, CudaWay::automatic}) {  // the host waits with direct
+    allfold_test::run_on_gpus(
+        {2, allfold::Ranks::processes, allfold_test::usable_gpus()},
+        [way](const allfold::Environment& environment, RankGpu& gpu) {
+          allfold::MessageOptions options = message_options(way);
+          options.cuda_gates = true;
+          auto comm = ThreadComm::create(environment, allfold_test::gpu_options(), options);
+          const auto stays_behind = [&](auto one) {
+            using T = decltype(one);
+            constexpr std::size_t count = 300000;
+            DeviceVector<T> x(std::vector<T>(count, one));
+            pass_time<<<1, 1, 0, gpu.stream()>>>(200'000'000);
+            const allfold::Work work = comm.all_reduce(x, allfold::sum, {.stream = gpu.stream(), .async = true});
+            work.wait(gpu.stream(1));
+            EXPECT(work.over() == comm.transport().link().direct());
+            gpu.synchronize(1);
+            EXPECT(work.error() == nullptr);
+            EXPECT(x.host()[count - 1] == one + one);
+          };
+          stays_behind(1.0F);
+          stays_behind(std::int32_t{1});
+          // The kernels of the second are loaded when the stream no longer waits for the first.
+          DeviceVector<float> a(std::vector<float>(1000, 1.0F));
+          DeviceVector<double> b(std::vector<double>(1000, 1.0));
+          comm.barrier();
+          const allfold::Work first = comm.all_reduce(a, allfold::sum, {.async = true});
+          first.wait(gpu.stream(1));
+          const allfold::Work second = comm.all_reduce(b, allfold::max, {.async = true});
+          second.wait(gpu.stream(1));
+          gpu.synchronize(1);
+          EXPECT(a.host()[999] == 2.0F && b.host()[999] == 1.0);
+        },
+        allfold_test::rank_timeout, allfold::SourceLocation::current());
+  }
+}
+
+TEST_CASE("a stream that waits for a call, and holds up what the call needs, is let go with an error") {
+  NEEDS_GPU();
+  take_ways("");
+  for (const bool frees : {true, false}) {
+    allfold_test::run_on_gpus(
+        {2, allfold::Ranks::processes, allfold_test::usable_gpus()},
+        [frees](const allfold::Environment& environment, RankGpu& gpu) {
+          allfold::MessageOptions options = message_options(CudaWay::staged);
+          options.cuda_gates = true;
+          auto comm = ThreadComm::create(environment, allfold_test::gpu_options(), options);
+          DeviceVector<float> x(std::vector<float>(300000, 1.0F));
+          float* other = nullptr;
+          EXPECT_CUDA(cudaMalloc(reinterpret_cast<void**>(&other), 1 << 20));
+          comm.all_reduce(x, allfold::sum);
+          const auto held_up = [&] {
+            if (comm.rank() == 1) ::usleep(500'000);
+            const allfold::Work work = comm.all_reduce(x, allfold::sum, {.timeout = 5s, .async = true});
+            if (comm.rank() == 0) {
+              work.wait(gpu.stream());
+              frees ? static_cast<void>(cudaFree(other)) : write_first<<<1, 1, 0, gpu.stream(1)>>>(other);
+              gpu.synchronize();
+            }
+            work.wait();
+          };
+          if (comm.rank() == 1) {
+            EXPECT_THROWS_AS(held_up(), allfold::Error);  // PeerError or TimeoutError
+          } else {
+            const std::string what = EXPECT_THROWS_AS(held_up(), allfold::UsageError);
+            allfold_test::expect_contains(what, {"a stream waits", "CUDA_MODULE_LOADING=EAGER"});
+          }
+          EXPECT_CUDA(cudaDeviceSynchronize());
+        },
+        allfold_test::rank_timeout, allfold::SourceLocation::current());
+  }
 }
 
 TEST_CASE("buffers in two places, of another GPU, managed, and streams under capture are errors") {
@@ -280,20 +387,25 @@ TEST_CASE("many operands are folded in their order") {
       allfold_test::rank_timeout, allfold::SourceLocation::current());
 }
 
-TEST_CASE("a rank that is killed within a staged call is named, and the GPU goes on") {
+TEST_CASE("a rank that is killed within a call is named, and the GPU goes on") {
   NEEDS_GPU();
-  for (const char* const ways : {"tcp", ""}) {
+  struct {
+    const char* ways;
+    CudaWay way;
+  } const each[] = {{"tcp", CudaWay::staged}, {"", CudaWay::staged}, {"", CudaWay::automatic}};
+  for (const auto& [ways, way] : each) {
     take_ways(ways);
     const auto outcomes =
         allfold::launch_outcomes(3,
-                                 [](const allfold::Environment& environment) {
+                                 [way = way](const allfold::Environment& environment) {
                                    const RankGpu gpu(environment.rank % allfold_test::usable_gpus(), nullptr);
-                                   auto comm = ThreadComm::create(environment, allfold_test::gpu_options());
+                                   auto comm = ThreadComm::create(environment, allfold_test::gpu_options(),
+                                                                  allfold::MessageOptions{.cuda = way});
                                    DeviceVector<float> x(std::size_t{16} << 20);
                                    comm.all_reduce(x, allfold::sum);
                                    const allfold::Work work = comm.all_reduce(x, allfold::sum, {.async = true});
                                    if (comm.rank() == 1) {
-                                     ::usleep(3000);
+                                     ::usleep(way == CudaWay::staged ? 3000 : 100);
                                      ::raise(SIGKILL);
                                    }
                                    const auto goes_on = [&] {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -93,6 +94,22 @@ struct Lists {
   Parts parts() const { return Parts::listed(part_sizes.data(), begins.data()); }
 };
 
+/// An endpoint whose pieces are shorter than others'.
+struct ShortPieces : SimulatedEndpoint {
+  ShortPieces(const SimulatedEndpoint& e, std::size_t& longest_message)
+      : SimulatedEndpoint(e), longest(longest_message) {}
+
+  static constexpr std::size_t piece = 64;
+  std::size_t piece_bytes() const noexcept { return piece; }
+
+  allfold::SimulatedTransfer send(int peer, int step, const void* from, std::size_t bytes) {
+    longest = std::max(longest, bytes);
+    return SimulatedEndpoint::send(peer, step, from, bytes);
+  }
+
+  std::size_t& longest;
+};
+
 }  // namespace
 
 TEST_CASE("barrier: nobody leaves before the last has come") {
@@ -123,6 +140,32 @@ TEST_CASE("broadcast: every rank gets the root's bytes") {
         allfold_test::check_run(run, allfold::concat({what, ", ", name(motion), ", ", bytes, " bytes"}));
         for (const Buffers& of_rank : data) CHECK((holds(of_rank.in, 0, bytes, root, 0) && of_rank.guards_hold()));
       }
+    }
+  });
+}
+
+TEST_CASE("an endpoint says how long pieces are") {
+  on_networks("short pieces", [](SimulatedNetwork& network, int world_size, const std::string& what) {
+    for (const std::size_t bytes : {std::size_t{300}, 33 * ShortPieces::piece + 5}) {
+      std::size_t longest = 0;
+      std::vector<Buffers> data(n(world_size), Buffers(bytes, bytes * n(world_size)));
+      fill(data[0].in, 0, bytes, 0, 0);
+      const auto run = network.run([&](SimulatedEndpoint& simulated) -> Task<bool> {
+        ShortPieces e(simulated, longest);
+        Buffers& mine = data[n(e.rank())];
+        if (!co_await message::broadcast(e, allfold::BroadcastMotion::knomial, mine.in.data(), bytes, 0))
+          co_return false;
+        e.next();
+        co_return co_await message::all_gather(e, allfold::AllGatherMotion::pairwise, mine.in.data(), mine.out.data(),
+                                               bytes);
+      });
+      allfold_test::check_run(run, what);
+      for (const Buffers& of_rank : data) {
+        bool right = of_rank.guards_hold();
+        for (int r = 0; r < world_size; ++r) right = right && holds(of_rank.out, n(r) * bytes, bytes, 0, 0);
+        CHECK(right);
+      }
+      CHECK((world_size == 1 || (longest > 0 && longest <= ShortPieces::piece)));
     }
   });
 }

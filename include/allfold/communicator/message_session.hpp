@@ -134,6 +134,14 @@ class MessageSession {
                  });
   }
 
+  /// Before a reduction is called.
+  template <class Reduction>
+  void prepare(const Where& where) {
+    if constexpr (requires { E::template prepare<Reduction>(link(), where); }) {
+      E::template prepare<Reduction>(link(), where);
+    }
+  }
+
   /// Likewise as a message to `peer`, or from it.
   template <class Body>
   Work message(const Where& where, MessageRecord record, int peer, const CallOptions& options, const Traffic& traffic,

@@ -136,6 +136,34 @@ int enqueue_fold(const void* context, FoldKind kind, const void* const* operands
   }
 }
 
+/// Asks for a kernel, by which it is loaded.
+template <class Fold, class... Arguments>
+cudaError_t load_fold(void (*kernel)(Fold, Arguments...)) noexcept {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel));
+}
+/// The kernels that enqueue_operands launches.
+template <int Few, class Fold>
+cudaError_t load_operands() noexcept {
+  cudaError_t error = load_fold(&fold_few<Fold, 2>);
+  if constexpr (Few > 2) {
+    if (error == cudaSuccess) error = load_fold(&fold_few<Fold, Few>);
+  }
+  return error == cudaSuccess ? load_fold(&fold_run<Fold>) : error;
+}
+
+/// Loads all kernels that enqueue_fold launches.
+template <class Reduction>
+cudaError_t load_folds() noexcept {
+  cudaError_t error = load_operands<max_window_ranks, FullFold<Reduction>>();
+  if constexpr (!detail::is_plain_reduction<Reduction>) {
+    if (error == cudaSuccess) error = load_operands<2, PartialFold<Reduction>>();
+    if (error == cudaSuccess) error = load_operands<2, JoinFold<Reduction>>();
+    if (error == cudaSuccess) error = load_operands<2, FinalFold<Reduction>>();
+  }
+  return error;
+}
+
 }  // namespace folding
 
 /// What message algorithms know of a reduction whose operands lie in memory of the host, or of a GPU: the same bits on

@@ -12,7 +12,7 @@ namespace allfold {
 
 /// How memory of GPUs gets into messages.
 enum class CudaWay : unsigned char {
-  automatic,  ///< what has proved itself: staged
+  automatic,  ///< direct where every rank can, else staged
   direct,     ///< the transport takes it as it is
   staged,     ///< through pinned memory of the host, in chunks
 };
@@ -43,9 +43,10 @@ struct MessageOptions {
   CudaWay cuda = CudaWay::automatic;
   /// How long the chunks of staged memory are; ALLFOLD_UCX_CUDA_CHUNK_BYTES.
   std::size_t cuda_chunk_bytes = std::size_t{512} << 10;
-  /// Whether Work::wait(stream) lets the stream wait, where a thread makes progress; else the host does. Calls of CUDA that
-  /// wait for the whole GPU must not be made meanwhile, nor be needed: kernels and memory of a first call are. Off until
-  /// that is solved; ALLFOLD_UCX_CUDA_GATES.
+  /// Whether Work::wait(stream) lets the stream wait, where a thread makes progress and memory is staged; else the host
+  /// waits. While a stream waits the program must not free memory of CUDA, nor run a kernel for the first time (but with
+  /// CUDA_MODULE_LOADING=EAGER): CUDA would wait for the stream, and the operation for CUDA, which ends as an error;
+  /// ALLFOLD_UCX_CUDA_GATES.
   bool cuda_gates = false;
 
   /// The same, but for what the environment says. @throws UsageError for a variable that holds anything else

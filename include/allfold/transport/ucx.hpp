@@ -68,8 +68,8 @@ class BasicUcxTransport {
     const UcxLink::Options of_link{.communicator = number, .linger = options.linger};
     progress().run([&] {
       if constexpr (has_gates) {
-        if (options.cuda_gates) progress().set_gates(&shared_->worker.gates());
         link_ = std::make_unique<Link>(shared_->worker, meeting, ranks, of_link, options);
+        if (link_->has_gates()) progress().set_gates(&shared_->worker.gates());
       } else {
         link_ = std::make_unique<Link>(shared_->worker, meeting, ranks, of_link);
       }

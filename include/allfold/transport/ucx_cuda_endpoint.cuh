@@ -52,10 +52,18 @@ class UcxCudaEndpoint : private UcxEndpoint {
     return device_reduction(reduction);
   }
 
+  /// Before the call is made: what a reduction needs that must not be got while a stream waits for an operation.
+  template <class Reduction>
+  static void prepare(UcxCudaLink& link, const Where& where) {
+    if (!link.has_gates()) return;
+    const auto load = &folding::load_folds<Reduction>;
+    link.room().gates().load_once(where, reinterpret_cast<const void*>(load), load);
+  }
+
   /// Before the call begins, by who makes it: what `stream` has to do so far comes first.
   void take_input(const Where& where, MemoryKind memory, CUstream_st* stream) {
     on_device_ = memory == MemoryKind::device;
-    if (on_device_) input_.emplace(room().input(where, stream));
+    if (on_device_) input_.emplace(room().inputs().take(where, stream));
   }
   /// The task of the call, once its input is there.
   Task<bool> after_input(Task<bool> task) {
@@ -64,6 +72,9 @@ class UcxCudaEndpoint : private UcxEndpoint {
   }
   /// What is sent, received and copied is memory of the host meanwhile.
   void set_on_host(bool on_host) noexcept { on_host_ = on_host; }
+
+  /// Long parts of memory of the GPU go in pieces of many chunks: what a step costs is not in its bytes alone.
+  std::size_t piece_bytes() const noexcept { return is_on_host() ? allfold::piece_bytes : link_.piece_bytes(); }
 
   UcxCudaTransfer send(int peer, int step, const void* from, std::size_t bytes) {
     if (is_on_host() || bytes == 0) return UcxEndpoint::send(peer, step, from, bytes);
@@ -99,7 +110,7 @@ class UcxCudaEndpoint : private UcxEndpoint {
     if (is_on_host()) return now(UcxEndpoint::copy(to, from, bytes).ok);
     if (has_failed()) return now(false);
     if (bytes == 0 || to == from) return now(true);
-    return {room().copy(CudaRoom::work, to, from, bytes), {}};
+    return {room().lanes().copy(CudaLanes::work, to, from, bytes), {}};
   }
   Result fold(const MessageReduction& reduction, FoldKind kind, std::span<const void* const> operands, void* to,
               std::size_t n) {
@@ -109,7 +120,7 @@ class UcxCudaEndpoint : private UcxEndpoint {
     if (n == 0 || (count == 1 && reduction.plain && to == operands[0])) return now(true);
     CudaBlock partials;
     if (count > MessageReduction::most_enqueued) partials = device_block(n * reduction.partial_bytes);
-    CudaStep step = room().start(CudaRoom::work, [&](cudaStream_t stream) {
+    CudaStep step = room().lanes().start(CudaLanes::work, [&](cudaStream_t stream) {
       return static_cast<cudaError_t>(reduction.enqueue(reduction.reduction, kind, operands.data(), count, to, n,
                                                         world_size(), partials.data(), stream));
     });
@@ -130,7 +141,7 @@ class UcxCudaEndpoint : private UcxEndpoint {
 
   /// Why a task of this call ended with false.
   ALLFOLD_COLD std::exception_ptr failure() const noexcept {
-    if (const std::exception_ptr fault = link_.room().fault()) return fault;
+    if (const std::exception_ptr fault = link_.room().fault().why()) return fault;
     const std::exception_ptr failure = UcxEndpoint::failure();
     if (!waits_for_input_) return failure;
     try {
@@ -147,10 +158,12 @@ class UcxCudaEndpoint : private UcxEndpoint {
 
  private:
   static Task<bool> once_there(UcxCudaEndpoint& e, Task<bool> task) {
-    CudaRoom::Arrival arrival(e.room(), e.link_.plain(), *e.input_, e.tag());
+    CudaInputs::Arrival arrival(e.room().inputs(), e.link_.plain(), *e.input_, e.tag());
     e.waits_for_input_ = true;
     if (!co_await Awaited{arrival}) co_return false;
     e.waits_for_input_ = false;
+    std::optional<CudaRoom::Awake> awake;
+    if (e.link_.direct()) awake.emplace(e.room());
     co_return co_await std::move(task);
   }
 
@@ -165,7 +178,7 @@ class UcxCudaEndpoint : private UcxEndpoint {
   }
 
   UcxCudaLink& link_;
-  std::optional<CudaRoom::Input> input_;
+  std::optional<CudaInputs::Input> input_;
   bool on_device_ = false;
   bool on_host_ = false;
   bool of_user_ = false;

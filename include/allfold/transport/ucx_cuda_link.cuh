@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <span>
 #include <string_view>
@@ -30,8 +29,7 @@ namespace allfold {
 /// A worker whose calls may have memory of the GPU that was current when it was made.
 class UcxCudaWorker : public UcxWorker {
  public:
-  ALLFOLD_COLD UcxCudaWorker(Meeting& meeting, bool sleeps)
-      : UcxWorker(with_environment(meeting), sleeps), room_(meeting.where()) {
+  ALLFOLD_COLD UcxCudaWorker(Meeting& meeting, bool sleeps) : UcxWorker(meeting, sleeps), room_(meeting.where()) {
     set_poller(&room_);
   }
 
@@ -41,7 +39,9 @@ class UcxCudaWorker : public UcxWorker {
   // As UcxWorker has them, with the GPU current: UCX asks for it too, when it arms or works.
   bool advance() {
     const CudaScope scope(room_.device());
-    return UcxWorker::advance();
+    const bool moved = UcxWorker::advance();
+    if (moved) room_.moved();
+    return moved;
   }
   void look(std::uint64_t late) {
     const CudaScope scope(room_.device());
@@ -58,13 +58,6 @@ class UcxCudaWorker : public UcxWorker {
   }
 
  private:
-  /// While its cache of CUDA's memory is empty, UCX takes short messages for memory of the host, whatever the call says; and
-  /// it stays empty in programs that link the runtime statically.
-  static Meeting& with_environment(Meeting& meeting) noexcept {
-    ::setenv("UCX_MEMTYPE_CACHE", "n", 0);
-    return meeting;
-  }
-
   CudaRoom room_;
 };
 
@@ -77,15 +70,16 @@ class UcxCudaLink {
       : room_(worker.room()),
         chunk_bytes_(options.cuda_chunk_bytes),
         direct_(agree(meeting, worker, options)),
+        has_gates_(options.cuda_gates && !direct_),
         link_(worker, meeting, ranks, of_link),
         turns_(room_) {
-    room_.join(link_);
+    room_.fault().join(link_);
   }
   UcxCudaLink(const UcxCudaLink&) = delete;
   UcxCudaLink& operator=(const UcxCudaLink&) = delete;
   ~UcxCudaLink() {
     close();
-    room_.leave(link_);
+    room_.fault().leave(link_);
   }
 
   void close() noexcept {
@@ -102,13 +96,19 @@ class UcxCudaLink {
   CudaRoom& room() noexcept { return room_; }
   detail::StagedTurns& turns() noexcept { return turns_; }
   std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }
+  /// Long parts go in pieces of so many bytes, of which two are under way at a time. Source: decision 14.
+  std::size_t piece_bytes() const noexcept { return direct_ ? std::size_t{16} << 20 : 2 * chunk_bytes_; }
   /// Whether UCX takes memory of the GPU as it is.
   bool direct() const noexcept { return direct_; }
+
+  /// Whether streams may wait for operations. Not with direct: UCX gives up mappings of peers' memory within calls, for
+  /// which CUDA waits for all streams.
+  bool has_gates() const noexcept { return has_gates_; }
 
   /// Whether the ranks no longer go on together; for any thread.
   bool failed() const noexcept { return link_.failed(); }
   [[noreturn]] void throw_failure(const Where& where, Duration timeout, bool earlier) const {
-    if (const std::exception_ptr fault = room_.fault()) std::rethrow_exception(fault);
+    if (const std::exception_ptr fault = room_.fault().why()) std::rethrow_exception(fault);
     link_.throw_failure(where, timeout, earlier);
   }
 
@@ -189,12 +189,13 @@ class UcxCudaLink {
                         " knows no CUDA; expected one "
                         "that was built with it on every rank; install such a one, or choose auto or staged"});
     }
-    return options.cuda == CudaWay::direct;
+    return options.cuda != CudaWay::staged && without < 0;
   }
 
   CudaRoom& room_;
   std::size_t chunk_bytes_;
   bool direct_;
+  bool has_gates_;
   UcxLink link_;
   detail::StagedTurns turns_;
 };

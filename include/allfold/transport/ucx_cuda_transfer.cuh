@@ -2,11 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <list>
 #include <new>
 #include <utility>
 
@@ -14,72 +12,11 @@
 #include <allfold/algo/message/task.hpp>
 #include <allfold/memory/cuda_pool.cuh>
 #include <allfold/transport/ucx_cuda_room.cuh>
+#include <allfold/transport/ucx_cuda_turns.cuh>
 #include <allfold/transport/ucx_endpoint.hpp>
 #include <allfold/transport/ucx_link.hpp>
 
 namespace allfold::detail {
-
-/// Lets staged messages of users with one tag begin one after another: the chunks of each must follow one another. Of a
-/// collective every message has a step of its own.
-class StagedTurns {
-  struct Place {
-    std::uint64_t tag;
-    int peer;
-    bool receives;
-    std::coroutine_handle<> waiter{};
-    bool called = false;
-  };
-  using Row = std::list<Place>;
-
- public:
-  explicit StagedTurns(CudaRoom& room) noexcept : room_(room) {}
-  StagedTurns(const StagedTurns&) = delete;
-  StagedTurns& operator=(const StagedTurns&) = delete;
-
-  /// A place in the row, from when it is made until it is passed on. Awaiting it waits for those before it.
-  class Turn {
-   public:
-    Turn(StagedTurns& turns, std::uint64_t tag, int peer, bool receives)
-        : turns_(turns), at_(turns.row_.insert(turns.row_.end(), Place{tag, peer, receives})) {}
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-    ~Turn() { pass(); }
-
-    bool await_ready() const noexcept { return turns_.may_go(at_); }
-    void await_suspend(std::coroutine_handle<> waiter) noexcept { at_->waiter = waiter; }
-    void await_resume() const noexcept { at_->waiter = nullptr; }
-
-    void pass() noexcept {
-      if (!std::exchange(holds_, false)) return;
-      if (at_->called && at_->waiter) turns_.room_.take_back(at_->waiter);
-      turns_.row_.erase(at_);
-      turns_.call();
-    }
-
-   private:
-    StagedTurns& turns_;
-    Row::iterator at_;
-    bool holds_ = true;
-  };
-
- private:
-  bool may_go(Row::const_iterator place) const noexcept {
-    return std::none_of(row_.begin(), place, [&](const Place& earlier) {
-      return earlier.tag == place->tag && earlier.receives == place->receives &&
-             (earlier.peer == place->peer || earlier.peer == any_source || place->peer == any_source);
-    });
-  }
-  void call() noexcept {
-    for (auto place = row_.begin(); place != row_.end(); ++place) {
-      if (!place->waiter || place->called || !may_go(place)) continue;
-      place->called = true;
-      room_.resume_soon(place->waiter);
-    }
-  }
-
-  CudaRoom& room_;
-  Row row_;
-};
 
 /// What a staged message is made of. A user's ends with a chunk that is shorter than the others, an empty one maybe: so a
 /// receiver that expects another size is found out.
@@ -142,9 +79,9 @@ inline UcxTransfer receive_chunk(StagedMessage& m, int chunk, int from, void* to
 }
 
 /// After a failure the call's memory is left alone.
-inline CudaStep copy_chunk(StagedMessage& m, CudaRoom::Lane lane, int chunk, void* to, const void* from) {
+inline CudaStep copy_chunk(StagedMessage& m, CudaLanes::Lane lane, int chunk, void* to, const void* from) {
   if (m.link.failure()) return CudaStep::refused();
-  return m.room.copy(lane, to, from, m.chunks.size(chunk));
+  return m.room.lanes().copy(lane, to, from, m.chunks.size(chunk));
 }
 
 inline Task<bool> send_chunks(StagedMessage& m, const void* from, int&) {
@@ -159,7 +96,7 @@ inline Task<bool> send_chunks(StagedMessage& m, const void* from, int&) {
     if (c < chunks) {
       if (!co_await ended(sent[c % pinned.count])) co_return false;
       copied[c % pinned.count] =
-          copy_chunk(m, CudaRoom::from_device, c, pinned.of(c), at_byte(from, m.chunks.begin(c)));
+          copy_chunk(m, CudaLanes::from_device, c, pinned.of(c), at_byte(from, m.chunks.begin(c)));
     }
     if (c < lag) continue;
     const int ready = c - lag;
@@ -196,7 +133,7 @@ inline Task<bool> receive_chunks(StagedMessage& m, void* to, int& source) {
     const int here = c - lag;
     if (!co_await ended(arrival[here % pinned.count])) co_return false;
     copied[here % pinned.count] =
-        copy_chunk(m, CudaRoom::to_device, here, at_byte(to, m.chunks.begin(here)), pinned.of(here));
+        copy_chunk(m, CudaLanes::to_device, here, at_byte(to, m.chunks.begin(here)), pinned.of(here));
   }
   bool ok = true;
   for (CudaStep& each : copied) ok = co_await Awaited{each} && ok;
@@ -228,8 +165,8 @@ class Staged {
       error = std::current_exception();
     }
     if (error) {  // who awaits a transfer expects no exception: the call ends with it all the same
-      self.message_.room.fail(std::move(error));
-      CudaStep failed = self.message_.room.failed();
+      self.message_.room.fault().set(std::move(error));
+      CudaStep failed = self.message_.room.lanes().failed();
       static_cast<void>(co_await Awaited{failed});
     }
     co_return self.ok_;

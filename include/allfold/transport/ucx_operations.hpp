@@ -64,7 +64,7 @@ class UcxOperations {
     UcxOperation* const operation = take(peer, tag, bytes, false);
     ucp_request_param_t how{};
     how.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
-    // The short way within the call copies with the CPU.
+    // The short way within the call copies with the CPU, whatever the kind, unless the cache of CUDA's memory has entries.
     if (memory != UCS_MEMORY_TYPE_HOST) how.op_attr_mask |= UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
     how.cb.send = [](void* request, ucs_status_t status, void* user) {
       end(static_cast<UcxOperation*>(user), request, status == UCS_OK);

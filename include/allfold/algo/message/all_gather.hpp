@@ -124,7 +124,7 @@ Task<bool> all_gather(E& e, AllGatherMotion motion, const void* in, void* out, s
   switch (motion) {
     case AllGatherMotion::ring: return all_gather_ring(e, in, out, Parts::equal(each));
     case AllGatherMotion::pairwise: {
-      const int pieces = pieces_of(each);
+      const int pieces = pieces_of(each, piece_bytes_of(e));
       return pieces == 1 ? all_gather_pairwise(e, in, out, Parts::equal(each))
                          : all_gather_pairwise_pieces(e, in, out, Parts::equal(each), pieces);
     }

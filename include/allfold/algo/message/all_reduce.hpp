@@ -98,7 +98,8 @@ Task<bool> all_reduce_ring_lane(E& e, const MessageReduction r, const void* in, 
 template <endpoint E>
 Task<bool> all_reduce_ring(E& e, const MessageReduction r, const void* in, void* out, std::size_t count) {
   const std::size_t shard_bytes = count * r.value_bytes / static_cast<std::size_t>(e.world_size());
-  if (pieces_of(shard_bytes) == 1) co_return co_await all_reduce_ring_lane(e, r, in, out, count, phase(0));
+  if (pieces_of(shard_bytes, piece_bytes_of(e)) == 1)
+    co_return co_await all_reduce_ring_lane(e, r, in, out, count, phase(0));
   const Range upper = part_of({0, count}, 2, 1, reduction_grain);
   const std::size_t half = upper.begin * r.value_bytes;
   co_return co_await SideBySide(
@@ -214,7 +215,7 @@ Task<bool> all_reduce_direct_lane(E& e, const MessageReduction r, const void* in
 template <endpoint E>
 Task<bool> all_reduce_direct(E& e, const MessageReduction r, const void* in, void* out, std::size_t count) {
   const Parts shards = Parts::even(count, e.world_size(), reduction_grain);
-  const int pieces = pieces_of(shards.size_of(0) * r.value_bytes);
+  const int pieces = pieces_of(shards.size_of(0) * r.value_bytes, piece_bytes_of(e));
   if (pieces == 1) co_return co_await all_reduce_direct_lane(e, r, in, out, shards, 0, pieces);
   co_return co_await SideBySide(all_reduce_direct_lane(e, r, in, out, shards, 0, pieces),
                                 all_reduce_direct_lane(e, r, in, out, shards, 1, pieces));

@@ -103,7 +103,7 @@ template <endpoint E>
 Task<bool> all_to_all(E& e, AllToAllMotion motion, const void* in, void* out, std::size_t each) {
   if (motion == AllToAllMotion::bruck) return all_to_all_bruck(e, in, out, each);
   const Parts parts = Parts::equal(each);
-  const int pieces = pieces_of(each);
+  const int pieces = pieces_of(each, piece_bytes_of(e));
   return pieces == 1 ? all_to_all_pairwise(e, in, parts, out, parts)
                      : all_to_all_pairwise_pieces(e, in, out, parts, pieces);
 }

@@ -101,7 +101,7 @@ Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int
 template <endpoint E>
 Task<bool> broadcast(E& e, BroadcastMotion motion, void* data, std::size_t bytes, int root) {
   if (motion == BroadcastMotion::scatter_all_gather) return broadcast_scatter_all_gather(e, data, bytes, root);
-  const int pieces = pieces_of(bytes);
+  const int pieces = pieces_of(bytes, piece_bytes_of(e));
   return pieces == 1 ? broadcast_knomial(e, data, bytes, root) : broadcast_knomial_pieces(e, data, bytes, root, pieces);
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <allfold/algo/chunk.hpp>
+#include <allfold/algo/message/parts.hpp>
 #include <allfold/algo/message/reduction.hpp>
 #include <allfold/algo/message/task.hpp>
 #include <allfold/memory/block_pool.hpp>
@@ -77,6 +78,17 @@ concept endpoint = requires(E& e, int peer, const void* from, void* to, std::siz
   { e.scratch(n).data() } -> std::same_as<void*>;
   { e.frames() } -> std::same_as<BlockPool&>;
 };
+
+/// How long the pieces are in which long parts go over this endpoint: as its `piece_bytes()` says, if it has one, alike on
+/// all ranks.
+template <endpoint E>
+std::size_t piece_bytes_of(const E& e) noexcept {
+  if constexpr (requires { e.piece_bytes(); }) {
+    return e.piece_bytes();
+  } else {
+    return piece_bytes;
+  }
+}
 
 namespace detail {
 

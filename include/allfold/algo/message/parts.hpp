@@ -82,8 +82,8 @@ class Parts {
 /// nobody sends more than its receiver comes to read, which TCP would take for a slow wire.
 /// Source: docs/decisions/0012-ucx-constants.md.
 inline constexpr std::size_t piece_bytes = std::size_t{128} << 10;
-constexpr int pieces_of(std::size_t part_bytes) noexcept {
-  const std::size_t pieces = part_bytes / piece_bytes + (part_bytes % piece_bytes != 0 ? 1 : 0);
+constexpr int pieces_of(std::size_t part_bytes, std::size_t piece = piece_bytes) noexcept {
+  const std::size_t pieces = part_bytes / piece + (part_bytes % piece != 0 ? 1 : 0);
   return pieces < 1 ? 1 : pieces < 4096 ? static_cast<int>(pieces) : 4096;
 }
 

@@ -65,7 +65,7 @@ template <endpoint E>
 Task<bool> reduce_scatter_pairwise(E& e, const MessageReduction& r, const void* in, void* out, Parts parts) {
   std::size_t longest = 0;
   for (int rank = 0; rank < e.world_size(); ++rank) longest = std::max(longest, parts.size_of(rank));
-  const int pieces = pieces_of(longest * r.value_bytes);
+  const int pieces = pieces_of(longest * r.value_bytes, piece_bytes_of(e));
   return pieces == 1 ? exchange_and_fold(e, r, in, out, parts, phase(0))
                      : reduce_scatter_pairwise_pieces(e, r, in, out, parts, pieces);
 }
