@@ -2,117 +2,32 @@
 #pragma once
 
 #include <cerrno>
-#include <csignal>
 #include <cstddef>
-#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <allfold/base/environment.hpp>
 #include <allfold/base/error.hpp>
-#include <allfold/base/function_ref.hpp>
 #include <allfold/base/unique_fd.hpp>
 
+#include <support/network_namespace.hpp>
+#include <support/slow_wire.hpp>
+
 namespace allfold_test {
-
-/// Runs `body` in a child process; its status, or -1. What the child does to itself ends with it.
-inline int in_child(allfold::FunctionRef<int()> body) {
-  const pid_t parent = ::getpid();
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::_exit(::getppid() == parent ? body() : 1);
-  }
-  int status = 0;
-  if (child < 0 || ::waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
-  return WEXITSTATUS(status);
-}
-
-/// A network namespace without a name: it ends with its last descriptor and process, however they end.
-class NetworkNamespace {
- public:
-  /// For a process of one thread. @throws SystemError
-  NetworkNamespace() {
-    const allfold::UniqueFd home = current();
-    if (::unshare(CLONE_NEWNET) != 0) throw allfold::SystemError("test", errno, {"no network namespace"});
-    handle_ = current();
-    if (::setns(home.get(), CLONE_NEWNET) != 0) throw allfold::SystemError("test", errno, {"no way back home"});
-  }
-
-  int descriptor() const noexcept { return handle_.get(); }
-
-  /// Moves this process there, and what it opens from now on.
-  void enter() const {
-    if (::setns(handle_.get(), CLONE_NEWNET) != 0)
-      throw allfold::SystemError("test", errno, {"could not enter a host"});
-  }
-
-  /// The same, with a /sys that shows the interfaces of there, which UCX looks up.
-  void enter_with_sysfs() const {
-    enter();
-    const bool mine = ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
-    // Busy: this process was there before.
-    if (!mine || (::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0 && errno != EBUSY)) {
-      throw allfold::SystemError("test", errno, {"no /sys of a host's own"});
-    }
-  }
-
-  /// Whether the above can be done; it is done to this process.
-  bool sees_itself() const noexcept {
-    try {
-      enter_with_sysfs();
-    } catch (const allfold::SystemError&) {
-      return false;
-    }
-    return ::access("/sys/class/net/lo", F_OK) == 0;
-  }
-
-  /// Runs a program there with `input`; whether it ended well. It says why not on stderr, unless it is `quiet`.
-  bool run(std::vector<std::string> command, const std::string& input = {}, bool quiet = false) const {
-    return in_child([&] {
-             int ends[2];
-             if (::setns(handle_.get(), CLONE_NEWNET) != 0 || ::pipe(ends) != 0) return 1;
-             // A pipe takes 64 KiB without a reader, and inputs are short.
-             if (::write(ends[1], input.data(), input.size()) != static_cast<ssize_t>(input.size())) return 1;
-             ::close(ends[1]);
-             ::dup2(ends[0], STDIN_FILENO);
-             if (quiet) {
-               const int nowhere = ::open("/dev/null", O_WRONLY);
-               ::dup2(nowhere, STDOUT_FILENO);
-               ::dup2(nowhere, STDERR_FILENO);
-             }
-             std::vector<char*> arguments;
-             for (std::string& word : command) arguments.push_back(word.data());
-             arguments.push_back(nullptr);
-             ::execvp(arguments[0], arguments.data());
-             return 127;
-           }) == 0;
-  }
-
- private:
-  static allfold::UniqueFd current() {
-    allfold::UniqueFd fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-    if (!fd) throw allfold::SystemError("test", errno, {"/proc/self/ns/net could not be opened"});
-    return fd;
-  }
-
-  allfold::UniqueFd handle_;
-};
 
 /// Hosts as far as networks go: each a network namespace with an interface eth0, all on one switch, which is a bridge
 /// in a namespace of its own. Their ranks share a kernel, and nothing that the library looks at.
@@ -133,15 +48,44 @@ class Hosts {
     return "this kernel has no queueing discipline " + discipline.substr(0, discipline.find(' '));
   }
 
-  explicit Hosts(int count) : hosts_(static_cast<std::size_t>(count)) {
-    ip(switch_, "link add switch type bridge\nlink set switch up\n");
+  /// Where the wires are not ideal, tc makes them so, or a SlowSwitch where this kernel has no netem.
+  explicit Hosts(int count, const Wire& wire = {}) : hosts_(static_cast<std::size_t>(count)) {
+    const bool tc = wire.ideal() || queue_refusal("netem").empty();
+    if (tc) ip(switch_, "link add switch type bridge\nlink set switch up\n");
     for (int host = 0; host < count; ++host) {
       // The child that runs `ip` has this descriptor until it execs, and `ip` opens what its parent has.
       const std::string switch_path = allfold::concat({"/proc/", ::getpid(), "/fd/", switch_.descriptor()});
-      ip(of(host), allfold::concat({"link set lo up\nlink add eth0 type veth peer name port", host, " netns ",
+      ip(of(host), allfold::concat({"link set lo up\nlink add eth0 type veth peer name ", port(host), " netns ",
                                     switch_path, "\naddress add ", address(host), "/24 dev eth0\nlink set eth0 up\n"}));
-      ip(switch_, allfold::concat({"link set port", host, " master switch up\n"}));
+      ip(switch_, allfold::concat({"link set ", port(host), tc ? " master switch up\n" : " up\n"}));
+      if (!tc) send_whole_frames(host);
     }
+    if (!tc) {
+      std::vector<std::string> ports;
+      for (int host = 0; host < count; ++host) ports.push_back(port(host));
+      slow_.emplace(switch_, ports, wire);
+    } else if (!wire.ideal()) {
+      queue_by(wire.netem());
+    }
+  }
+
+  /// Every host sends by that queueing discipline of tc's from now on.
+  void queue_by(const std::string& discipline) const {
+    for (const NetworkNamespace& host : hosts_) {
+      if (!host.run({"sh", "-c", "tc qdisc add dev eth0 root " + discipline})) {
+        throw allfold::Error(allfold::ErrorCode::system, "test", {"tc refused ", discipline});
+      }
+    }
+  }
+
+  /// Whether a frame was lost by what the wires or a queueing discipline are like.
+  bool have_lost_frames() const {
+    if (slow_) return slow_->lost() > 0;
+    bool lost = false;
+    for (const NetworkNamespace& host : hosts_) {
+      lost |= host.run({"sh", "-c", "tc -s qdisc show dev eth0 | grep -q 'dropped [1-9]'"});
+    }
+    return lost;
   }
 
   int count() const noexcept { return static_cast<int>(hosts_.size()); }
@@ -174,14 +118,27 @@ class Hosts {
 
   /// Everything from and to the host is lost from now on, and nobody is told.
   void lose_all(int host) const {
-    const std::string port = allfold::concat({"port", host});
+    if (slow_) return slow_->cut(host);
     change(switch_, "switch", [&](int socket, ifreq& request) {
-      request.ifr_ifindex = static_cast<int>(::if_nametoindex(port.c_str()));
+      request.ifr_ifindex = static_cast<int>(::if_nametoindex(port(host).c_str()));
       return ::ioctl(socket, SIOCBRDELIF, &request) == 0;
     });
   }
 
  private:
+  static std::string port(int host) { return allfold::concat({"port", host}); }
+
+  /// Its interface leaves neither checksums nor segments that are longer than a frame to whoever takes them.
+  void send_whole_frames(int host) const {
+    for (const unsigned command : {ETHTOOL_STXCSUM, ETHTOOL_STSO}) {
+      change(of(host), "eth0", [&](int socket, ifreq& request) {
+        ethtool_value off{.cmd = command, .data = 0};
+        request.ifr_data = reinterpret_cast<char*>(&off);
+        return ::ioctl(socket, SIOCETHTOOL, &request) == 0;
+      });
+    }
+  }
+
   template <class Change>
   static void change(const NetworkNamespace& where, const char* interface, Change&& change) {
     const int status = in_child([&] {
@@ -234,6 +191,7 @@ class Hosts {
 
   NetworkNamespace switch_;
   std::vector<NetworkNamespace> hosts_;
+  std::optional<SlowSwitch> slow_;
 };
 
 }  // namespace allfold_test

@@ -169,7 +169,7 @@ void strike(const Fault& fault, const char* ways, bool comes_back, JoinRank join
           call_until_it_ends<Error>(rank, fault);
           end = allfold::Clock::now();
         }
-        EXPECT(allfold::Clock::now() - end < std::chrono::seconds(2));
+        EXPECT(allfold::Clock::now() - end < std::chrono::seconds(5));
         expect_no_leaks();
         if (comes_back) new_life(launched);
       },

@@ -42,6 +42,7 @@ class UcxRank {
 
   allfold::UcxWorker& worker() { return *worker_; }
   allfold::UcxLink& link() { return *link_; }
+  const allfold::UcxWorker& worker() const { return *worker_; }
   int rank() const { return link_->rank(); }
   int world_size() const { return link_->world_size(); }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <support/network_namespaces.hpp>
+#include <support/random.hpp>
 #include <support/skip.hpp>
 #include <support/ucx_faults.hpp>
 
@@ -14,6 +15,7 @@ using namespace std::chrono_literals;
 using allfold_test::Fault;
 using allfold_test::Hosts;
 using allfold_test::strike;
+using allfold_test::Wire;
 
 namespace {
 
@@ -28,8 +30,8 @@ void stop_for_good(pid_t bad) {
 
 /// The bad rank comes back unless it has survived.
 template <class Error>
-void strike_host(const Fault& fault, auto&& act) {
-  const Hosts hosts(fault.world_size);
+void strike_host(const Fault& fault, auto&& act, const Wire& wire = {}) {
+  const Hosts hosts(fault.world_size, wire);
   strike<Error>(
       fault, "tcp", !fault.survives,
       [&](const allfold::Environment& launched, int life) { return hosts.move_in(launched, 1, life); },
@@ -80,6 +82,18 @@ TEST_CASE("a network that loses everything of one host ends the calls of all, wh
           [bad](const Hosts& hosts, pid_t) { hosts.lose_all(bad); });
     }
   }
+}
+
+TEST_CASE("the same over a network that is slow, lossy and disorderly") {
+  NEEDS_HOSTS();
+  const Wire wire{.delay = 2ms, .jitter = 1ms, .lost_per_mille = 5, .seed = allfold_test::test_seed()};
+  const std::size_t bytes = 64 << 10;
+  strike_host<allfold::TimeoutError>(
+      {.world_size = 3, .bad = 2, .bytes = bytes, .timeout = 2s, .after = 50ms, .survives = true},
+      [](const Hosts& hosts, pid_t) { hosts.lose_all(2); }, wire);
+  strike_host<allfold::PeerError>(
+      {.world_size = 3, .bad = 2, .bytes = bytes, .after = 50ms}, [](const Hosts&, pid_t bad) { ::kill(bad, SIGKILL); },
+      wire);
 }
 
 TEST_CASE("a rank that is stopped on the same host ends the others' calls at the deadline, over shared memory") {

@@ -3,19 +3,26 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
 
 #include <doctest/doctest.h>
+#include <ucp/api/ucp.h>
 
 #include <allfold/policy/message_algorithm.hpp>
 
 #include <support/network_namespaces.hpp>
 #include <support/random.hpp>
+#include <support/ranks.hpp>
 #include <support/skip.hpp>
 #include <support/ucx_faults.hpp>
+#include <support/ucx_ranks.hpp>
 
 using allfold_test::Fault;
 using allfold_test::Hosts;
 using allfold_test::strike;
+using allfold_test::UcxRank;
 
 namespace {
 
@@ -34,9 +41,42 @@ Fault random_kill(allfold_test::Random& random, int first) {
   return fault;
 }
 
+/// What UCX says of how it sends to another rank.
+std::string protocols(const UcxRank& rank) {
+  char* text = nullptr;
+  std::size_t size = 0;
+  std::FILE* const stream = ::open_memstream(&text, &size);
+  EXPECT(stream != nullptr);
+  ::ucp_ep_print_info(rank.worker().endpoint(1 - rank.rank()), stream);
+  std::fclose(stream);
+  const std::string all(text, size);
+  std::free(text);
+  return all;
+}
+
+bool copies_all(const UcxRank& rank) {
+  const std::string all = protocols(rank);
+  EXPECT(all.find("tag_send") != std::string::npos);
+  return all.find("zcopy") == std::string::npos && all.find("zero-copy") == std::string::npos;
+}
+
 constexpr auto end_it = [](pid_t bad) { ::kill(bad, SIGKILL); };
 
 }  // namespace
+
+TEST_CASE("over TCP UCX sends nothing without a copy, which it may not survive, unless the user says so") {
+  allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
+    {
+      const UcxRank rank(environment, "tcp");
+      EXPECT(copies_all(rank));
+    }
+    ::setenv("UCX_TCP_MAX_IOV", "6", 1);
+    allfold::Environment again = environment;
+    again.job += "-again";
+    const UcxRank rank(again, "tcp");
+    EXPECT(!copies_all(rank));
+  });
+}
 
 TEST_CASE("a rank killed at any moment is named, and comes back: one host, what UCX takes there") {
   allfold_test::Random random(allfold_test::test_seed());

@@ -189,10 +189,12 @@ class UcxLink final : public UcxClient {
   Word& word_of(int peer) noexcept { return word_of_[static_cast<std::size_t>(peer)]; }
   bool silent(int peer) noexcept { return peer != rank() && word_of(peer).kind == Word::Kind::none; }
 
-  bool gone(int peer) const noexcept {
+  /// Whether the peer's process has ended, as far as this host can tell.
+  bool dead(int peer) const noexcept {
     const auto& process = process_[static_cast<std::size_t>(peer)];
-    return worker_.broken(peer) || (process && !process->alive());
+    return process && !process->alive();
   }
+  bool gone(int peer) const noexcept { return worker_.broken(peer) || dead(peer); }
 
   void progress_for(Duration time) {
     const Deadline soon = Deadline::after(time);
@@ -241,12 +243,16 @@ class UcxLink final : public UcxClient {
     return std::nullopt;
   }
 
-  /// A rank that is gone though it has not left, or has left while a call needs it.
+  /// A rank that is gone though it has not left, or has left while a call needs it. First of all one whose process has
+  /// ended: that another's connection has ended as well may be because it has given up, on account of that one.
   std::optional<UcxFailure> missing_rank() {
-    for (int peer = 0; peer < world_size(); ++peer) {
-      if (peer == rank() || word_of(peer).kind == Word::Kind::failed || !gone(peer)) continue;
-      const bool left = word_of(peer).kind == Word::Kind::leaves;
-      if (!left || operations_.pending(peer) > 0) return UcxFailure{ErrorCode::peer, peer, left};
+    for (const bool ended : {true, false}) {
+      for (int peer = 0; peer < world_size(); ++peer) {
+        if (peer == rank() || word_of(peer).kind == Word::Kind::failed) continue;
+        if (ended ? !dead(peer) : !worker_.broken(peer)) continue;
+        const bool left = word_of(peer).kind == Word::Kind::leaves;
+        if (!left || operations_.pending(peer) > 0) return UcxFailure{ErrorCode::peer, peer, left};
+      }
     }
     for (int peer = 0; peer < world_size(); ++peer) {
       if (word_of(peer).kind == Word::Kind::leaves && operations_.pending(peer) > 0) {

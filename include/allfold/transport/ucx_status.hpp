@@ -65,10 +65,10 @@ ALLFOLD_COLD inline void set_ucx_environment() noexcept {
   if (longest_receive_buffer() >= 4 << 20) ::setenv("UCX_TCP_RCVBUF", "4m", 0);
   // Else an address from which no answer comes holds up the rank for minutes, as its endpoint is created.
   ::setenv("UCX_TCP_CONN_NB", "y", 0);
-  // UCX 1.13 may end the process if a peer dies while memory of the user's is sent over TCP without a copy: neither put,
-  // nor sent from several places (of which two are UCX's own), which may cost messages of MiBs some of their speed.
-  ::setenv("UCX_TCP_PUT_ENABLE", "n", 0);
-  ::setenv("UCX_TCP_MAX_IOV", "2", 0);
+  // Over TCP no memory of the user's is sent without a copy: if the peer dies while the rest of such a message waits
+  // for room, UCX (1.13 to 1.22 at least) completes it twice, which ends the process or breaks another message
+  // (docs/decisions/0011-ucx-endpoints.md).
+  ::setenv("UCX_TCP_MAX_IOV", "0", 0);
   // Endpoints that report errors leave out shared memory unless it is told to take part (openucx/ucx 6595, 8477). Where
   // it takes no part UCX would warn of variables without a use.
   if (!may_share_memory()) return;
