@@ -52,7 +52,10 @@ class MessageOperation {
 
   void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept {
-    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+    // The last owner is alone with it, and needs no atomic step.
+    if (owners_.load(std::memory_order_acquire) == 1 || owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      delete this;
+    }
   }
 
   /// Runs `wait`, in which the caller waits for it, and reports that it did.
