@@ -114,11 +114,7 @@ void every_device_motion(auto& comm, std::size_t each) {
   const auto total = each * static_cast<std::size_t>(ranks);
   const int root = ranks / 2;
   const std::vector<T> mine = values_of<T>(me, each);
-  std::vector<T> all_of_all;
-  for (int r = 0; r < ranks; ++r) {
-    const auto theirs = values_of<T>(r, each);
-    all_of_all.insert(all_of_all.end(), theirs.begin(), theirs.end());
-  }
+  const std::vector<T> all_of_all = values_of_all<T>(ranks, each);
   const DeviceVector<T> in(mine);
 
   DeviceVector<T> data(each);

@@ -18,6 +18,18 @@ std::vector<T> values_of(int rank, std::size_t count, std::size_t from = 0) {
   return all;
 }
 
+/// Those of all ranks, one after another.
+template <class T>
+std::vector<T> values_of_all(int ranks, std::size_t count) {
+  std::vector<T> all;
+  all.reserve(static_cast<std::size_t>(ranks) * count);
+  for (int r = 0; r < ranks; ++r) {
+    const std::vector<T> theirs = values_of<T>(r, count);
+    all.insert(all.end(), theirs.begin(), theirs.end());
+  }
+  return all;
+}
+
 /// The fold of all ranks' values.
 template <class T, class Op>
 std::vector<T> folded_values(const Op& op, int ranks, std::size_t count) {

@@ -19,6 +19,7 @@ using allfold_test::canary;
 using allfold_test::folded_values;
 using allfold_test::over_ucx;
 using allfold_test::values_of;
+using allfold_test::values_of_all;
 
 namespace {
 
@@ -91,11 +92,7 @@ void every_motion(auto& comm, std::size_t each) {
   const int ranks = comm.world_size();
   const int root = ranks / 2;
   const std::vector<T> mine = values_of<T>(me, each);
-  std::vector<T> all_of_all;
-  for (int r = 0; r < ranks; ++r) {
-    const auto theirs = values_of<T>(r, each);
-    all_of_all.insert(all_of_all.end(), theirs.begin(), theirs.end());
-  }
+  const std::vector<T> all_of_all = values_of_all<T>(ranks, each);
 
   std::vector<T> data = me == root ? mine : std::vector<T>(each, canary<T>());
   comm.broadcast(data, {.root = root});
