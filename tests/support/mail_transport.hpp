@@ -89,7 +89,13 @@ class MailLink {
     }
   }
 
-  void sleep(int descriptor, allfold::Duration timeout) noexcept {
+  void pause(int empty) const noexcept {
+    if (empty > 0) ::sched_yield();
+  }
+  allfold::Duration arm(allfold::Duration timeout) const noexcept {
+    return timeout;
+  }  // the bell rings until it is heard
+  void sleep(int descriptor, allfold::Duration timeout) const noexcept {
     pollfd wakers[] = {{mail_->bell(rank_), POLLIN, 0}, {descriptor, POLLIN, 0}};
     static_cast<void>(::poll(wakers, 2, allfold::Deadline::after(timeout).remaining_ms()));
   }
