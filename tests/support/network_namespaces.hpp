@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <initializer_list>
@@ -20,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <allfold/base/deadline.hpp>
 #include <allfold/base/environment.hpp>
 #include <allfold/base/error.hpp>
 #include <allfold/base/unique_fd.hpp>
@@ -59,6 +61,10 @@ class Hosts {
                                     switch_path, "\naddress add ", address(host), "/24 dev eth0\nlink set eth0 up\n"}));
       ip(switch_, allfold::concat({"link set ", port(host), tc ? " master switch up\n" : " up\n"}));
       if (!tc) send_whole_frames(host);
+    }
+    for (int host = 0; host < count; ++host) {
+      wait_until_up(of(host), "eth0");
+      wait_until_up(switch_, port(host).c_str());
     }
     if (!tc) {
       std::vector<std::string> ports;
@@ -127,6 +133,18 @@ class Hosts {
 
  private:
   static std::string port(int host) { return allfold::concat({"port", host}); }
+
+  /// The kernel may take a second for it, in which what is sent is lost.
+  static void wait_until_up(const NetworkNamespace& where, const char* interface) {
+    change(where, interface, [](int socket, ifreq& request) {
+      const auto end = allfold::Deadline::after(std::chrono::seconds(10));
+      while (::ioctl(socket, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_RUNNING) == 0) {
+        if (end.expired()) return false;
+        ::usleep(1000);
+      }
+      return (request.ifr_flags & IFF_RUNNING) != 0;
+    });
+  }
 
   /// Its interface leaves neither checksums nor segments that are longer than a frame to whoever takes them.
   void send_whole_frames(int host) const {
