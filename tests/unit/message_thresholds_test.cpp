@@ -79,6 +79,11 @@ TEST_CASE("few ranks go by what was measured") {
   CHECK(all_reduce(8 * KiB, 4) == AllReduceMotion::recursive_doubling);
   CHECK(all_reduce(64 * KiB, 4) == AllReduceMotion::rabenseifner);
   CHECK(all_reduce(8 * KiB, 4, true) == AllReduceMotion::gathered);
+  // Of 2 ranks a broadcast is one message, and an all-gather one each way, however long.
+  for (const std::size_t bytes : {8 * KiB, 1 * MiB, 64 * MiB}) {
+    CHECK(thresholds.broadcast({.bytes = bytes, .world_size = 2}) == allfold::BroadcastMotion::knomial);
+    CHECK(thresholds.all_gather({.bytes = bytes, .world_size = 2}) == allfold::AllGatherMotion::pairwise);
+  }
   const allfold::MessageQuery short_of_4{.bytes = 8 * KiB, .world_size = 4};
   const allfold::MessageQuery long_of_4{.bytes = 1 * MiB, .world_size = 4};
   CHECK(thresholds.all_gather(short_of_4) == allfold::AllGatherMotion::recursive_doubling);

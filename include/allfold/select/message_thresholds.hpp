@@ -39,7 +39,8 @@ constexpr MotionRow<Motion> up_to(int up_to_ranks, Motion small, std::size_t byt
 
 /// To 4 ranks what was fastest, or nearly so, over TCP, all algorithms in one run on 2 cores; beyond that, and where 3 or
 /// 4 ranks with a core each would do better otherwise, what the simulated network finds fastest with the model
-/// `tcp_loopback`, which was fitted to that run. Long broadcasts are as those of 4 ranks.
+/// `tcp_loopback`, which was fitted to that run. Long broadcasts are as those of 4 ranks, and of 2 ranks what allfold_perf
+/// finds faster (docs/decisions/0012-ucx-constants.md).
 /// Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv, docs/scaling.md.
 inline constexpr auto all_reduce_rows = [] {
   using enum AllReduceMotion;
@@ -130,7 +131,7 @@ inline constexpr auto reduce_scatter_rows = [] {
 inline constexpr auto broadcast_rows = [] {
   using enum BroadcastMotion;
   return std::to_array<MotionRow<BroadcastMotion>>({
-      up_to(2, knomial, 8 * MiB, scatter_all_gather),
+      always(2, knomial),
       up_to(3, knomial, 64 * KiB, scatter_all_gather),
       {4, knomial, 128 * KiB, scatter_all_gather, 2 * MiB, knomial},
       up_to(64, knomial, 64 * KiB, scatter_all_gather),
@@ -145,7 +146,6 @@ inline constexpr auto broadcast_rows = [] {
 inline constexpr auto all_gather_rows = [] {
   using enum AllGatherMotion;
   return std::to_array<MotionRow<AllGatherMotion>>({
-      {2, pairwise, 512 * KiB, ring, 4 * MiB, pairwise},
       always(3, pairwise),
       up_to(24, recursive_doubling, 128 * KiB, pairwise),
       up_to(64, recursive_doubling, 256 * KiB, pairwise),
