@@ -5,6 +5,7 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -90,6 +91,7 @@ TEST_CASE("a greeting that fails leaves those alone who share the worker") {
   allfold_test::over_processes({2}, [](const allfold::Environment& environment) {
     UcxRank rank(environment, "tcp");
     if (rank.rank() == 0) greet_in_vain(rank);
+    if (rank.rank() == 1) std::this_thread::sleep_for(400ms);  // so that rank 0 has to wait, and looks at its peers
     for (int i = 0; i < 3; ++i) rank.barrier();
     EXPECT(!rank.link().failure());
   });

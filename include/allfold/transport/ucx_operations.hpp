@@ -67,7 +67,7 @@ class UcxOperations {
     // The short way within the call copies with the CPU, whatever the kind, unless the cache of CUDA's memory has entries.
     if (memory != UCS_MEMORY_TYPE_HOST) how.op_attr_mask |= UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
     how.cb.send = [](void* request, ucs_status_t status, void* user) {
-      end(static_cast<UcxOperation*>(user), request, status == UCS_OK);
+      end(static_cast<UcxOperation*>(user), request, status, status == UCS_OK);
     };
     how.user_data = operation;
     how.memory_type = memory;
@@ -89,7 +89,7 @@ class UcxOperations {
       if (receiving->owner != nullptr && (status == UCS_ERR_MESSAGE_TRUNCATED || (status == UCS_OK && !fits))) {
         receiving->owner->wrong_size_ = {receiving->peer, got->length, receiving->bytes};
       }
-      end(receiving, request, fits);
+      end(receiving, request, status, fits);
     };
     how.user_data = operation;
     how.memory_type = memory;
@@ -188,14 +188,16 @@ class UcxOperations {
   }
 
  private:
-  static void end(UcxOperation* operation, void* request, bool ok) noexcept {
+  static void end(UcxOperation* operation, void* request, ucs_status_t status, bool ok) noexcept {
     ::ucp_request_free(request);
     operation->request = nullptr;
     operation->ended = true;
     if (operation->owner == nullptr) return;
     UcxOperations& all = *operation->owner;
     if (ok) return all.conclude(operation, true);
-    const bool blames = operation->peer != any_source && all.wrong_size_.peer != operation->peer;
+    // What this rank has cancelled says nothing of the peer, whom others that share the worker may need.
+    const bool blames =
+        status != UCS_ERR_CANCELED && operation->peer != any_source && all.wrong_size_.peer != operation->peer;
     if (blames) all.worker_.mark_broken(operation->peer);
     all.fail();
   }
