@@ -54,6 +54,12 @@ std::string protocols(const UcxRank& rank) {
   return all;
 }
 
+bool asks_first(const UcxRank& rank) {
+  const std::string all = protocols(rank);
+  EXPECT(all.find("tag_send") != std::string::npos);
+  return all.find("<rndv>") != std::string::npos || all.find("rendezvous") != std::string::npos;
+}
+
 bool copies_all(const UcxRank& rank) {
   const std::string all = protocols(rank);
   EXPECT(all.find("tag_send") != std::string::npos);
@@ -76,6 +82,24 @@ TEST_CASE("over TCP UCX sends nothing without a copy, which it may not survive, 
     const UcxRank rank(again, "tcp");
     EXPECT(!copies_all(rank));
   });
+}
+
+TEST_CASE(
+    "without RDMA no message waits for a word that it is wanted, which UCX may not survive, unless the user says so") {
+  if (allfold::detail::has_rdma_device()) SKIP_CASE("the host has RDMA");
+  for (const char* const ways : {"tcp", ""}) {
+    allfold_test::over_processes({2}, [&](const allfold::Environment& environment) {
+      {
+        const UcxRank rank(environment, ways);
+        EXPECT(!asks_first(rank));
+      }
+      ::setenv("UCX_RNDV_THRESH", "64k", 1);
+      allfold::Environment again = environment;
+      again.job += "-again";
+      const UcxRank rank(again, ways);
+      EXPECT(asks_first(rank));
+    });
+  }
 }
 
 TEST_CASE("a rank killed at any moment is named, and comes back: one host, what UCX takes there") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -9,8 +10,6 @@
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <ucs/memory/memory_type.h>
 
 #include <allfold/base/deadline.hpp>
 #include <allfold/base/error.hpp>
@@ -29,7 +28,7 @@ namespace allfold {
 /// A worker whose calls may have memory of the GPU that was current when it was made.
 class UcxCudaWorker : public UcxWorker {
  public:
-  ALLFOLD_COLD UcxCudaWorker(Meeting& meeting, bool sleeps) : UcxWorker(meeting, sleeps), room_(meeting.where()) {
+  ALLFOLD_COLD UcxCudaWorker(Meeting& meeting, bool sleeps) : UcxWorker(meeting, sleeps, true), room_(meeting.where()) {
     set_poller(&room_);
   }
 
@@ -97,7 +96,11 @@ class UcxCudaLink {
   detail::StagedTurns& turns() noexcept { return turns_; }
   std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }
   /// Long parts go in pieces of so many bytes, of which two are under way at a time. Source: decision 14.
-  std::size_t piece_bytes() const noexcept { return direct_ ? std::size_t{16} << 20 : 2 * chunk_bytes_; }
+  std::size_t piece_bytes() const noexcept {
+    return direct_
+               ? std::max(std::size_t{1} << 20, (std::size_t{32} << 20) / static_cast<std::size_t>(link_.world_size()))
+               : 2 * chunk_bytes_;
+  }
   /// Whether UCX takes memory of the GPU as it is.
   bool direct() const noexcept { return direct_; }
 
@@ -169,7 +172,7 @@ class UcxCudaLink {
       bool can_direct;
       std::uint64_t chunk_bytes;
     };
-    const bool can_direct = (worker.memory_types() >> UCS_MEMORY_TYPE_CUDA & 1) != 0;
+    const bool can_direct = worker.knows_cuda();
     const std::vector<Offer> all =
         meeting.all_gather("memory of GPUs", Offer{options.cuda, can_direct, options.cuda_chunk_bytes});
     int without = -1;

@@ -23,6 +23,7 @@
 #include <allfold/algo/message/endpoint.hpp>
 #include <allfold/base/deadline.hpp>
 #include <allfold/policy/meeting.hpp>
+#include <allfold/transport/ucx_context.hpp>
 #include <allfold/transport/ucx_failure.hpp>
 #include <allfold/transport/ucx_files.hpp>
 #include <allfold/transport/ucx_status.hpp>
@@ -61,26 +62,18 @@ class UcxPoller {
 class UcxWorker {
  public:
   /// Collective: meets the other ranks to learn their addresses. Over TCP an endpoint connects as it is made. `sleeps`:
-  /// whether sleep() will be called.
+  /// whether sleep() will be called. `for_gpus`: whether memory of GPUs is sent as it is, where UCX knows it.
   /// @throws UcxError; UsageError if the process may not have files enough; what the meeting throws
-  ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps)
-      : rank_(meeting.rank()), broken_(index_of(meeting.world_size())) {
+  ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps, bool for_gpus = false)
+      : context_(detail::open_ucx(meeting.where(), index_of(meeting.world_size()), sleeps, for_gpus)),
+        rank_(meeting.rank()),
+        broken_(index_of(meeting.world_size())) {
     const Where where = meeting.where();
-    detail::set_ucx_environment();
-    ucp_params_t params{};
-    params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS;
-    params.features = UCP_FEATURE_TAG | (sleeps ? UCP_FEATURE_WAKEUP : 0);
-    params.estimated_num_eps = broken_.size();
-    ucp_context_h context = nullptr;
-    detail::check_ucx(where, ::ucp_init(&params, nullptr, &context),
-                      {"UCX could not be initialized; see the variables UCX_TLS and UCX_NET_DEVICES"});
-    context_.reset(context);
-
     ucp_worker_params_t of_worker{};
     of_worker.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
     of_worker.thread_mode = UCS_THREAD_MODE_SERIALIZED;
     ucp_worker_h worker = nullptr;
-    detail::check_ucx(where, ::ucp_worker_create(context, &of_worker, &worker),
+    detail::check_ucx(where, ::ucp_worker_create(context_.get(), &of_worker, &worker),
                       {"UCX found no way to communicate; see the variables UCX_TLS and UCX_NET_DEVICES"});
     worker_.reset(worker);
     if (sleeps) {
@@ -140,12 +133,9 @@ class UcxWorker {
     if (poller_ != nullptr) poller_->settle();
   }
 
-  /// The kinds of memory that UCX sends from and receives into: a bit for each ucs_memory_type_t.
-  ALLFOLD_COLD std::uint64_t memory_types() const noexcept {
-    if (!context_) return 0;  // alone in its world
-    ucp_context_attr_t attributes{};
-    attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
-    return ::ucp_context_query(context_.get(), &attributes) == UCS_OK ? attributes.memory_types : 0;
+  /// Whether UCX sends from memory of GPUs, and receives into it.
+  ALLFOLD_COLD bool knows_cuda() const noexcept {
+    return context_ != nullptr && (detail::memory_types_of(context_.get()) & detail::cuda_memory) != 0;
   }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.
@@ -265,8 +255,7 @@ class UcxWorker {
     int rank = 0;
     ucp_ep_h handle = nullptr;
   };
-  struct Cleanup {
-    void operator()(ucp_context_h context) const noexcept { ::ucp_cleanup(context); }
+  struct WorkerEnd {
     void operator()(ucp_worker_h worker) const noexcept { ::ucp_worker_destroy(worker); }
   };
 
@@ -317,8 +306,8 @@ class UcxWorker {
 
   // The worker goes before its context, and before what it writes.
   std::vector<std::shared_ptr<void>> kept_;
-  std::unique_ptr<ucp_context, Cleanup> context_;
-  std::unique_ptr<ucp_worker, Cleanup> worker_;
+  detail::UcxContext context_;
+  std::unique_ptr<ucp_worker, WorkerEnd> worker_;
   std::atomic<int> event_fd_{-1};  ///< UCX's
   int rank_;
   pid_t owner_ = ::getpid();
