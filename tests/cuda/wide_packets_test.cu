@@ -74,7 +74,7 @@ void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned c
   Random random(seed);
   for (unsigned call = 0; call < calls; ++call) {
     // Mostly as short as wide packets are, so that the slots of long calls grow old.
-    const std::size_t least = (std::size_t{384} << 10) / sizeof(T) / vector_elems;
+    const std::size_t least = (std::size_t{256} << 10) / sizeof(T) / vector_elems;
     const std::size_t span = random.chance(5) ? most / vector_elems : std::min(least + 4096, most / vector_elems);
     const std::size_t count = random.between(std::min(least, span), span) * vector_elems;
     allfold::CallOptions call_options;
@@ -108,7 +108,7 @@ void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned c
 TEST_CASE("wide packets: thousands of calls of all lengths, with tags that come around") {
   NEEDS_GPU();
   const std::uint64_t seed = allfold_test::test_seed();
-  allfold_test::over_gpus({2}, [&](const allfold::Environment& environment, RankGpu& gpu) {
+  allfold_test::over_gpus({2, 4}, [&](const allfold::Environment& environment, RankGpu& gpu) {
     run_calls(environment, gpu, 3000, std::size_t{7} << 20, 0, seed);
   });
 }
@@ -116,7 +116,7 @@ TEST_CASE("wide packets: thousands of calls of all lengths, with tags that come 
 TEST_CASE("wide packets: few blocks, so that calls are at the edge of what they hold") {
   NEEDS_GPU();
   const std::uint64_t seed = allfold_test::test_seed();
-  allfold_test::over_gpus({2}, [&](const allfold::Environment& environment, RankGpu& gpu) {
+  allfold_test::over_gpus({2, 4}, [&](const allfold::Environment& environment, RankGpu& gpu) {
     for (const int blocks : {5, 7, 8, 13}) run_calls(environment, gpu, 700, std::size_t{2} << 20, blocks, seed);
   });
 }
@@ -124,7 +124,7 @@ TEST_CASE("wide packets: few blocks, so that calls are at the edge of what they 
 // What tests/cuda/sanitize.py runs under compute-sanitizer, whose kernels are a hundred times slower.
 TEST_CASE("a short round for the sanitizers") {
   NEEDS_GPU();
-  allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+  allfold_test::over_gpus({2, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
     run_calls(environment, gpu, 10, std::size_t{512} << 10, 12, 1);
   });
 }

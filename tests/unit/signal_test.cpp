@@ -62,3 +62,22 @@ TEST_CASE("calls that differ in one thing have different tags") {
     c.out.offset = 16 << 20;
   }));
 }
+
+TEST_CASE("every block goes around all peers, and no two ranks are at the same one at once") {
+  for (int ranks = 2; ranks <= 8; ++ranks) {
+    for (int block = 0; block < 9; ++block) {
+      for (int n = 0; n < ranks - 1; ++n) {
+        unsigned taken = 0;
+        for (int me = 0; me < ranks; ++me) {
+          const int peer = allfold::nth_peer(me, ranks, block, n);
+          CHECK(peer != me);
+          taken |= 1U << peer;
+        }
+        CHECK(taken == (1U << ranks) - 1);
+      }
+      unsigned met = 0;
+      for (int n = 0; n < ranks - 1; ++n) met |= 1U << allfold::nth_peer(0, ranks, block, n);
+      CHECK(met == (1U << ranks) - 2);
+    }
+  }
+}

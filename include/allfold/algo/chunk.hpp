@@ -19,6 +19,8 @@ struct Range {
   ALLFOLD_HD constexpr Range clip(std::size_t limit) const noexcept {
     return {begin < limit ? begin : limit, end < limit ? end : limit};
   }
+  /// The range so many elements further on.
+  ALLFOLD_HD constexpr Range after(std::size_t elems) const noexcept { return {begin + elems, end + elems}; }
 };
 
 namespace detail {
@@ -63,6 +65,13 @@ ALLFOLD_HD constexpr std::size_t share_of(std::size_t n, int parts, std::size_t 
 /// The first of 2 * parts slots of an inbox that belong to the round so many before that of `epoch`.
 ALLFOLD_HD constexpr int push_slot(std::uint32_t epoch, int behind, int parts) noexcept {
   return static_cast<int>((epoch - static_cast<std::uint32_t>(behind)) % push_slots) * 2 * parts;
+}
+
+/// The n-th of the other ranks, in the order in which `block` of rank `me` sends to them. Ranks and blocks begin with
+/// different ones, for a rank that all send to at once holds them up.
+ALLFOLD_HD constexpr int nth_peer(int me, int ranks, int block, int n) noexcept {
+  const int peer = me + 1 + (n + block) % (ranks - 1);
+  return peer < ranks ? peer : peer - ranks;
 }
 
 /// How many elements of T a part is a multiple of, so that ranks and blocks share no cache line, where sizeof(T)

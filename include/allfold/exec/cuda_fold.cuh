@@ -34,6 +34,19 @@ struct FoldPlan {
   int targets;
 };
 
+/// Turns an array to the left, by selects alone: an index that the compiler does not know would put it into memory.
+template <class T, int N>
+ALLFOLD_DEVICE void rotate(T (&array)[N], int by) {
+#pragma unroll
+  for (int step = 1; step < N; step *= 2) {
+    T turned[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) turned[i] = array[(i + step) % N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) array[i] = (by & step) != 0 ? turned[i] : array[i];
+  }
+}
+
 /// Lanes `lane` of `lanes` fold elements [begin, n), one at a time.
 template <class Fold, int Most>
 __device__ void fold_elements(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t begin, std::size_t n,
@@ -57,11 +70,12 @@ template <class Fold, int Most>
 __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes) {
   using Source = Vector<typename Fold::source>;
   using Result = Vector<typename Fold::result>;
-  constexpr int in_flight = Most >= 4 ? 1 : 4 / Most;  // vectors of each source that a lane has under way
+  constexpr int in_flight = Most > 4 ? 1 : 2;  // vectors of each source that a lane has under way
   const std::size_t vectors = n / Source::elems;
   const auto stride = static_cast<std::size_t>(lanes);
   for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
     Source raw[in_flight][Most];
+    Result result[in_flight];
 #pragma unroll
     for (int v = 0; v < in_flight; ++v) {
       const std::size_t i = at + static_cast<std::size_t>(v) * stride;
@@ -72,10 +86,8 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
     }
 #pragma unroll
     for (int v = 0; v < in_flight; ++v) {
-      const std::size_t i = at + static_cast<std::size_t>(v) * stride;
-      if (i >= vectors) break;
-      Result result;
-      result.clear();
+      if (at + static_cast<std::size_t>(v) * stride >= vectors) break;
+      result[v].clear();
 #pragma unroll
       for (int e = 0; e < Source::elems; ++e) {
         auto sum = fold.first(raw[v][0].at(e));
@@ -83,11 +95,15 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
         for (int s = 1; s < Most; ++s) {
           if (s < plan.sources) sum = fold.next(sum, raw[v][s].at(e));
         }
-        result.set(e, fold.last(sum));
+        result[v].set(e, fold.last(sum));
       }
+    }
 #pragma unroll
-      for (int t = 0; t < Most; ++t) {
-        if (t < plan.targets) ptx::store(plan.to[t] + i * Result::elems, result.word);
+    for (int t = 0; t < Most; ++t) {
+#pragma unroll
+      for (int v = 0; v < in_flight; ++v) {
+        const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+        if (t < plan.targets && i < vectors) ptx::store(plan.to[t] + i * Result::elems, result[v].word);
       }
     }
   }

@@ -82,6 +82,9 @@ class CudaLane {
     for (int r = 0; r < Most; ++r) plan.to[r] = static_cast<Result*>(targets.at[r]);
 #pragma unroll
     for (int r = 1; r < Most; ++r) plan.to[0] = !to_all && r == rank() ? plan.to[r] : plan.to[0];
+    if constexpr (World > 2) {  // from a peer on, and not all blocks from the same
+      if (to_all) rotate(plan.to, nth_peer(rank(), World, block(), 0));
+    }
     fold_block(fold, plan, n, lane(), lanes_);
   }
 
@@ -116,17 +119,17 @@ class CudaLane {
 
   template <class T, class ShardOf>
   ALLFOLD_DEVICE void scatter(const T* data, ShardOf&& shard_of) {
-    const Shards<ShardOf> shard(*this, shard_of);
+    const Shards<ShardOf> shard(*this, shard_of, nth_target(0));
     for_my_units<T>(shard.longest, [&](unsigned slot, unsigned begin, int) {
       PacketUnit<T> unit[Most];
 #pragma unroll
-      for (int r = 0; r < Most; ++r) {
-        if (begin < shard.size[r]) load(unit[r], data + shard.begin[r] + begin, unit_elems<T>(shard.size[r], begin));
+      for (int n = 0; n < Most; ++n) {
+        if (begin < shard.size[n]) load(unit[n], data + shard.begin[n] + begin, unit_elems<T>(shard.size[n], begin));
       }
       const std::size_t offset = packets_offset(Stage::inputs, rank(), slot);
 #pragma unroll
-      for (int r = 0; r < Most; ++r) {
-        if (begin < shard.size[r]) unit[r].send(packets_at(r, offset), epoch_);
+      for (int n = 0; n < Most; ++n) {
+        if (begin < shard.size[n]) unit[n].send(packets_at(nth_target(n), offset), epoch_);
       }
       return true;
     });
@@ -198,23 +201,30 @@ class CudaLane {
     return make_signal(leg == Leg::group ? view_.group_epochs()[peer] + 1 : epoch_, wait_.tag());
   }
 
-  /// The shards of all ranks. A round fits 32 bits.
+  /// The shards of all ranks, from that of rank `first` on. A round fits 32 bits.
   template <class ShardOf>
   struct Shards {
     std::size_t begin[Most];
     unsigned size[Most];
     unsigned longest = 0;
 
-    ALLFOLD_DEVICE Shards(const CudaLane& e, ShardOf&& shard_of) {
+    ALLFOLD_DEVICE Shards(const CudaLane& e, ShardOf&& shard_of, int first = 0) {
 #pragma unroll
-      for (int r = 0; r < Most; ++r) {
-        const Range range = r < e.world_size() ? shard_of(r) : Range{};
-        begin[r] = range.begin;
-        size[r] = static_cast<unsigned>(range.size());
-        longest = size[r] > longest ? size[r] : longest;
+      for (int n = 0; n < Most; ++n) {
+        const Range range = n < e.world_size() ? shard_of(e.rank_after(first, n)) : Range{};
+        begin[n] = range.begin;
+        size[n] = static_cast<unsigned>(range.size());
+        longest = size[n] > longest ? size[n] : longest;
       }
     }
   };
+
+  ALLFOLD_DEVICE int rank_after(int first, int n) const {
+    return first + n < world_size() ? first + n : first + n - world_size();
+  }
+  /// Whom a lane sends to first, second and so on; last to its own rank. Ranks that all began with rank 0 would get in
+  /// each other's way there: docs/decisions/0007-device-constants.md.
+  ALLFOLD_DEVICE int nth_target(int n) const { return rank_after(rank(), n + 1); }
 
   template <class T>
   ALLFOLD_DEVICE static int unit_elems(unsigned size, unsigned begin) {
@@ -257,8 +267,8 @@ class CudaLane {
   ALLFOLD_DEVICE void send_to_all(Stage stage, unsigned slot, const Unit& unit, bool but_me = false) {
     const std::size_t offset = packets_offset(stage, rank(), slot);
 #pragma unroll
-    for (int r = 0; r < Most; ++r) {
-      if (r < world_size() && !(but_me && r == rank())) unit.send(packets_at(r, offset), epoch_);
+    for (int n = 0; n < Most; ++n) {
+      if (n < world_size() - (but_me ? 1 : 0)) unit.send(packets_at(nth_target(n), offset), epoch_);
     }
   }
 

@@ -68,8 +68,9 @@ struct WidePacket : Vector<T> {
 /// sweeps some of the slots, and no tag is met again: see DeviceLayout::wide_sweeps.
 template <int World>
 class CudaWideLane : public CudaLane<World> {
+  static_assert(DeviceLayout::has_wide_packets(World));
   using Base = CudaLane<World>;
-  static constexpr int Most = World != 0 ? World : max_window_ranks;
+  static constexpr int Most = World;
 
  public:
   using Base::block;
@@ -96,19 +97,19 @@ class CudaWideLane : public CudaLane<World> {
 
   template <class T, class ShardOf>
   ALLFOLD_DEVICE void scatter(const T* data, ShardOf&& shard_of) {
-    const typename Base::template Shards<ShardOf> shard(*this, shard_of);
+    const typename Base::template Shards<ShardOf> shard(*this, shard_of, this->nth_target(0));
 #pragma unroll 1
     for (Groups<T> g(*this); g.warp < shard.longest; g.next()) {
-      WidePacket<T> to[Most];
+      WidePacket<T> to[Most - 1];
 #pragma unroll
-      for (int r = 0; r < Most; ++r) {
-        if (r != rank() && g.has_vector(shard.size[r])) ptx::load(data + shard.begin[r] + g.vector, to[r].word);
+      for (int n = 0; n < Most - 1; ++n) {
+        if (g.has_vector(shard.size[n])) ptx::load(data + shard.begin[n] + g.vector, to[n].word);
       }
       const std::size_t offset = offset_of(Stage::inputs, rank(), g.slot);
 #pragma unroll
-      for (int r = 0; r < Most; ++r) {
-        const DevicePacket packet = to[r].pack(tag_);
-        if (r != rank() && g.begin < shard.size[r]) ptx::store_packet(this->packets_at(r, offset), packet);
+      for (int n = 0; n < Most - 1; ++n) {
+        const DevicePacket packet = to[n].pack(tag_);
+        if (g.begin < shard.size[n]) ptx::store_packet(this->packets_at(this->nth_target(n), offset), packet);
       }
     }
   }
@@ -145,7 +146,7 @@ class CudaWideLane : public CudaLane<World> {
         auto sum = fold.first(of[0].at(e));
 #pragma unroll
         for (int r = 1; r < Most; ++r) {
-          if (r < world_size()) sum = fold.next(sum, of[r].at(e));
+          sum = fold.next(sum, of[r].at(e));
         }
         result.set(e, fold.last(sum));
       }
@@ -228,8 +229,8 @@ class CudaWideLane : public CudaLane<World> {
     const DevicePacket packet = mine.pack(tag_);
     const std::size_t offset = offset_of(stage, rank(), g.slot);
 #pragma unroll
-    for (int r = 0; r < Most; ++r) {
-      if (g.begin < size && r < world_size() && r != rank()) ptx::store_packet(this->packets_at(r, offset), packet);
+    for (int n = 0; n < Most - 1; ++n) {
+      if (g.begin < size) ptx::store_packet(this->packets_at(this->nth_target(n), offset), packet);
     }
   }
 
@@ -241,7 +242,7 @@ class CudaWideLane : public CudaLane<World> {
     DevicePacket packet[Most] = {};
     bool missing[Most];
 #pragma unroll
-    for (int r = 0; r < Most; ++r) missing[r] = r < world_size() && r != rank() && g.begin < size_of(r);
+    for (int r = 0; r < Most; ++r) missing[r] = r != rank() && g.begin < size_of(r);
     const auto look = [&] {
 #pragma unroll
       for (int r = 0; r < Most; ++r) {

@@ -123,6 +123,13 @@ const void* brief_kernel_for(int world_size) {
   }
 }
 
+/// For worlds that have wide packets.
+template <Algorithm A, class Reduction>
+const void* wide_kernel_for(int world_size) {
+  return world_size == 2 ? reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, Reduction>)
+                         : reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, Reduction>);
+}
+
 /// Whether each lane of the grid has one unit of packets at most, of whole words. A rank whose memory is not aligned so
 /// runs the long kernel on the same grid, which sends the same packets.
 template <Algorithm A, class Reduction>
@@ -155,7 +162,7 @@ bool is_aligned_everywhere(const AllReduceCall<Reduction>& call, int world_size)
 template <Algorithm A, class Reduction>
 bool suits_wide(const AllReduceCall<Reduction>& call, int world_size) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  return world_size == DeviceLayout::wide_world_size && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
+  return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
          is_aligned_everywhere(call, world_size);
 }
 
@@ -169,8 +176,7 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
     if (suits_wide<A>(call, ranks)) {
       const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
       if (wide_groups(A, bytes, ranks) <= wide_room(wide, ranks)) {
-        kernel = reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, DeviceLayout::wide_world_size, Reduction>);
-        return channel.enqueue(kernel, wide, watch_threads, stream, meta, call);
+        return channel.enqueue(wide_kernel_for<A, Reduction>(ranks), wide, watch_threads, stream, meta, call);
       }
     }
   }

@@ -48,8 +48,11 @@ struct DeviceLayout {
 
   /// Packets of one block, parity, stage and source.
   static constexpr int packets = 1024;
-  /// The world that has wide packets: where they are known to pay. Source: docs/decisions/0007-device-constants.md.
-  static constexpr int wide_world_size = 2;
+  /// The worlds that have wide packets: those that have a kernel of their own, and where they are known to pay. Source:
+  /// docs/decisions/0007-device-constants.md.
+  ALLFOLD_HD static constexpr bool has_wide_packets(int world_size) noexcept {
+    return world_size == 2 || world_size == 4;
+  }
   /// Wide packets of one block, set and stage: of all sources, and of each. In so many uses of a set each of its slots is
   /// swept once; a tag comes again after 255.
   static constexpr unsigned wide_room = 8192;
@@ -71,9 +74,8 @@ struct DeviceLayout {
     layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
     layout.wide_offset =
         line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks * std::size_t{packets});
-    layout.staging_offset =
-        line_up(layout.wide_offset + sizeof(DevicePacket) * n * 2 * stage_count *
-                                         std::size_t{world_size == wide_world_size ? wide_room : 0});
+    layout.staging_offset = line_up(layout.wide_offset + sizeof(DevicePacket) * n * 2 * stage_count *
+                                                             std::size_t{has_wide_packets(world_size) ? wide_room : 0});
     layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
     layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
     return layout;

@@ -37,8 +37,8 @@ ALLFOLD_HD bool one_shot_push(E& e, const AllReduceCall<Reduction>& call) {
     e.begin_round();
     if (round < chunks) {
       const Range part = chunk(round);
-      for (int n = 1; n < ranks; ++n) {
-        const int peer = me + n < ranks ? me + n : me + n - ranks;
+      for (int n = 0; n < ranks - 1; ++n) {
+        const int peer = nth_peer(me, ranks, e.block(), n);
         e.copy(e.inbox(peer, push_slot(e.epoch(), 0, ranks) + me), call.in + part.begin, part.size() * sizeof(T));
       }
       if (!announce(e, Leg::start, everyone, ok)) return false;
