@@ -49,7 +49,7 @@ std::string protocols(const UcxRank& rank) {
   EXPECT(stream != nullptr);
   ::ucp_ep_print_info(rank.worker().endpoint(1 - rank.rank()), stream);
   std::fclose(stream);
-  const std::string all(text, size);
+  std::string all(text, size);
   std::free(text);
   return all;
 }
