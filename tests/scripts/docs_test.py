@@ -31,7 +31,7 @@ def body():
 
     docs = (SOURCE_DIR / "docs/ucx.md").read_text(encoding="utf-8")
     for header, pattern in (("policy/message_options.hpp", r'"(ALLFOLD_[A-Z_]+)"'),
-                            ("transport/ucx_context.hpp", r'setenv\("(UCX_[A-Z_]+)"')):  # fmt: skip
+                            ("transport/ucx_context.hpp", r'[sg]etenv\("(UCX_[A-Z_]+)"')):  # fmt: skip
         text = (SOURCE_DIR / "include/allfold" / header).read_text(encoding="utf-8")
         variables = set(re.findall(pattern, text))
         if not variables:

@@ -54,7 +54,7 @@ std::string protocols(const UcxRank& rank) {
   return all;
 }
 
-bool asks_first(const UcxRank& rank) {
+bool has_rendezvous(const UcxRank& rank) {
   const std::string all = protocols(rank);
   EXPECT(all.find("tag_send") != std::string::npos);
   return all.find("<rndv>") != std::string::npos || all.find("rendezvous") != std::string::npos;
@@ -91,13 +91,13 @@ TEST_CASE(
     allfold_test::over_processes({2}, [&](const allfold::Environment& environment) {
       {
         const UcxRank rank(environment, ways);
-        EXPECT(!asks_first(rank));
+        EXPECT(!has_rendezvous(rank));
       }
       ::setenv("UCX_RNDV_THRESH", "64k", 1);
       allfold::Environment again = environment;
       again.job += "-again";
       const UcxRank rank(again, ways);
-      EXPECT(asks_first(rank));
+      EXPECT(has_rendezvous(rank));
     });
   }
 }

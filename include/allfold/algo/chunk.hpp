@@ -20,7 +20,7 @@ struct Range {
     return {begin < limit ? begin : limit, end < limit ? end : limit};
   }
   /// The range so many elements further on.
-  ALLFOLD_HD constexpr Range after(std::size_t elems) const noexcept { return {begin + elems, end + elems}; }
+  ALLFOLD_HD constexpr Range moved_by(std::size_t elems) const noexcept { return {begin + elems, end + elems}; }
 };
 
 namespace detail {

@@ -123,11 +123,14 @@ const void* brief_kernel_for(int world_size) {
   }
 }
 
-/// For worlds that have wide packets.
+/// For the worlds of DeviceLayout::has_wide_packets.
 template <Algorithm A, class Reduction>
 const void* wide_kernel_for(int world_size) {
-  return world_size == 2 ? reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, Reduction>)
-                         : reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, Reduction>);
+  switch (world_size) {
+    case 2: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, Reduction>);
+    case 4: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, Reduction>);
+    default: return nullptr;
+  }
 }
 
 /// Whether each lane of the grid has one unit of packets at most, of whole words. A rank whose memory is not aligned so

@@ -53,7 +53,7 @@ inline constexpr TuningRow device_tuning_rows[] = {
     {4, true, std::size_t{6} << 20, Algorithm::two_shot_packet},
     {4, true, unlimited_bytes, Algorithm::two_shot_push},
     {4, false, std::size_t{128} << 10, Algorithm::one_shot_packet},
-    {4, false, std::size_t{2} << 20, Algorithm::two_shot_packet},
+    {4, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {4, false, unlimited_bytes, Algorithm::two_shot_push},
     {5, true, std::size_t{128} << 10, Algorithm::one_shot_packet},
     {5, true, std::size_t{1} << 20, Algorithm::two_shot_packet},

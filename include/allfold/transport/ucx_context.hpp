@@ -89,30 +89,31 @@ ALLFOLD_COLD inline std::uint64_t memory_types_of(ucp_context_h context) noexcep
 
 inline constexpr std::uint64_t cuda_memory = std::uint64_t{1} << UCS_MEMORY_TYPE_CUDA;
 
-/// UCX for `ranks`. `sleeps`: whether its worker is to be slept at. `for_gpus`: whether memory of GPUs is sent as it is,
-/// where UCX knows it.
+/// UCX for `ranks`. `sleeps`: whether its worker is to be slept at. `for_gpus`: whether there may be memory of GPUs, which
+/// UCX takes as it is if it knows CUDA.
 /// @throws UcxError
 ALLFOLD_COLD inline UcxContext open_ucx(const Where& where, std::size_t ranks, bool sleeps, bool for_gpus) {
   set_ucx_environment();
-  const auto open = [&](bool asks_first) {
+  const auto open = [&](bool with_rendezvous) {
     ucp_config_t* config = nullptr;
     check_ucx(where, ::ucp_config_read(nullptr, nullptr, &config),
               {"UCX could not read its configuration; see the variables UCX_*"});
-    if (!asks_first && std::getenv("UCX_RNDV_THRESH") == nullptr) {
-      static_cast<void>(::ucp_config_modify(config, "RNDV_THRESH", "inf"));
+    ucs_status_t status = UCS_OK;
+    if (!with_rendezvous && std::getenv("UCX_RNDV_THRESH") == nullptr) {
+      status = ::ucp_config_modify(config, "RNDV_THRESH", "inf");
     }
     ucp_params_t params{};
     params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS;
     params.features = UCP_FEATURE_TAG | (sleeps ? UCP_FEATURE_WAKEUP : 0);
     params.estimated_num_eps = ranks;
     ucp_context_h context = nullptr;
-    const ucs_status_t status = ::ucp_init(&params, config, &context);
+    if (status == UCS_OK) status = ::ucp_init(&params, config, &context);
     ::ucp_config_release(config);
     check_ucx(where, status, {"UCX could not be initialized; see the variables UCX_TLS and UCX_NET_DEVICES"});
     return UcxContext(context);
   };
-  // Where every way copies, a sender that first asks whether its message is wanted gains nothing; and UCX 1.16, built
-  // with assertions, ends the process if the answer of a peer that has died is read after its end was noticed
+  // Rendezvous: a sender first asks whether its message is wanted, which spares no copy where every way copies; and UCX
+  // 1.16, built with assertions, ends the process if the answer of a peer that has died is read after its end was noticed
   // (docs/decisions/0011-ucx-endpoints.md).
   if (has_rdma_device()) return open(true);
   UcxContext context = open(for_gpus);

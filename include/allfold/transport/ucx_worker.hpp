@@ -62,7 +62,7 @@ class UcxPoller {
 class UcxWorker {
  public:
   /// Collective: meets the other ranks to learn their addresses. Over TCP an endpoint connects as it is made. `sleeps`:
-  /// whether sleep() will be called. `for_gpus`: whether memory of GPUs is sent as it is, where UCX knows it.
+  /// whether sleep() will be called. `for_gpus`: see open_ucx().
   /// @throws UcxError; UsageError if the process may not have files enough; what the meeting throws
   ALLFOLD_COLD UcxWorker(Meeting& meeting, bool sleeps, bool for_gpus = false)
       : context_(detail::open_ucx(meeting.where(), index_of(meeting.world_size()), sleeps, for_gpus)),

@@ -39,9 +39,9 @@ ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
     const std::size_t begin = static_cast<std::size_t>(chunk) * chunk_elems;
     return Range{begin, begin + chunk_elems}
         .clip(part_elems)
-        .after(part)
+        .moved_by(part)
         .clip(shard_elems)
-        .after(shard_begin)
+        .moved_by(shard_begin)
         .clip(call.count);
   };
   // Of the chunk that was pushed so many rounds `behind`.
