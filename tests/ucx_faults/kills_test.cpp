@@ -84,8 +84,7 @@ TEST_CASE("over TCP UCX sends nothing without a copy, which it may not survive, 
   });
 }
 
-TEST_CASE(
-    "without RDMA no message waits for a word that it is wanted, which UCX may not survive, unless the user says so") {
+TEST_CASE("without RDMA there is no rendezvous, which UCX may not survive, unless the user says so") {
   if (allfold::detail::has_rdma_device()) SKIP_CASE("the host has RDMA");
   for (const char* const ways : {"tcp", ""}) {
     allfold_test::over_processes({2}, [&](const allfold::Environment& environment) {

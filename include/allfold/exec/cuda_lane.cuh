@@ -201,7 +201,8 @@ class CudaLane {
     return make_signal(leg == Leg::group ? view_.group_epochs()[peer] + 1 : epoch_, wait_.tag());
   }
 
-  /// The shards of all ranks, from that of rank `first` on: index n is that of rank_after(first, n). A round fits 32 bits.
+  /// The shards of all ranks, from that of rank `first` on: index n is that of rank_after(first, n). A round fits 32
+  /// bits.
   template <class ShardOf>
   struct Shards {
     std::size_t begin[Most];

@@ -110,7 +110,7 @@ class HostLane {
 
   template <class T, class ShardOf>
   void scatter(const T* data, ShardOf&& shard_of) noexcept {
-    for (int n = 1; n < world_size(); ++n) post(data, shard_of(nth_peer(n)));
+    for (int n = 1; n < world_size(); ++n) post(data, shard_of(peer_after(n)));
   }
 
   template <class Fold, class T>
@@ -130,11 +130,11 @@ class HostLane {
       FoldTargets<T> to;
       to.add(out + part.begin, streams_to(rank(), out));
       for (int n = 1; answer && n < world_size(); ++n) {
-        to.add(reinterpret_cast<T*>(packet_of(nth_peer(n), index).data(Stage::results, bytes)), false);
+        to.add(reinterpret_cast<T*>(packet_of(peer_after(n), index).data(Stage::results, bytes)), false);
       }
       fold_into(fold, from, world_size(), to, part.size());
       for (int n = 1; answer && n < world_size(); ++n) {
-        signal(packet_of(nth_peer(n), index), Stage::results);
+        signal(packet_of(peer_after(n), index), Stage::results);
       }
       return true;
     });
@@ -144,7 +144,7 @@ class HostLane {
   bool collect(ShardOf&& shard_of, T* out) noexcept {
     bool ok = true;
     for (int n = 1; n < world_size() && ok; ++n) {
-      const int peer = nth_peer(n);
+      const int peer = peer_after(n);
       ok = for_my_packets(shard_of(peer), [&](std::size_t index, Range part) {
         const std::size_t bytes = part.size() * sizeof(T);
         const unsigned char* data = await_packet(packet_of(rank(), index), Stage::results, peer, bytes);
@@ -156,7 +156,7 @@ class HostLane {
   }
 
  private:
-  int nth_peer(int n) const noexcept { return rank() + n < world_size() ? rank() + n : rank() + n - world_size(); }
+  int peer_after(int n) const noexcept { return rank() + n < world_size() ? rank() + n : rank() + n - world_size(); }
 
   std::uint64_t expected(int peer, Leg leg) const noexcept {
     return make_signal(leg == Leg::group ? group_epochs_[peer] : epoch_, wait_.tag());

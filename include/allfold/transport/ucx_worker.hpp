@@ -135,7 +135,7 @@ class UcxWorker {
 
   /// Whether UCX sends from memory of GPUs, and receives into it.
   ALLFOLD_COLD bool knows_cuda() const noexcept {
-    return context_ != nullptr && (detail::memory_types_of(context_.get()) & detail::cuda_memory) != 0;
+    return (detail::memory_types_of(context_.get()) & detail::cuda_memory) != 0;
   }
 
   /// Whether UCX has said that messages no longer reach the peer, or come from it.

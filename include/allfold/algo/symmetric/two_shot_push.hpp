@@ -30,7 +30,7 @@ ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
   const bool stage_out = call.outputs.reach == Reach::own;
   const std::size_t chunk_elems = e.inbox_slot_bytes() / sizeof(T);
 
-  // All shards are cut alike, by the length of the longest: that takes two divisions in a call instead of six in a chunk.
+  // All shards are cut alike, by the length of the longest.
   const std::size_t shard_elems = share_of(call.count, ranks, line_grain<T>());
   const std::size_t part_elems = share_of(shard_elems, e.blocks(), line_grain<T>());
   const auto chunk_of = [&](int shard, int chunk) {
