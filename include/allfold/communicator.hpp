@@ -324,12 +324,14 @@ class BasicCommunicator {
 
   SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in,
                        const Located& out) const noexcept {
+    const bool aligned = ((bytes | in.offset | out.offset) & 15U) == 0;
     return {.bytes = bytes,
             .world_size = world_size(),
             .topology = session_.topology,
             .device = Transport::device,
             .symmetric = in.window != nullptr && out.window != nullptr,
-            .aligned = ((bytes | in.offset | out.offset) & 15U) == 0,
+            .aligned = aligned,
+            .vectors = aligned && 16 % element_bytes == 0,
             .buffer_bytes = options().buffer_bytes,
             .possible = possible_algorithms(session_, element_bytes, Transport::largest_packet_element)};
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packets of fifteen bytes: their tags come around again, so thousands of calls of all lengths follow one another, with
-// other data in each, checked by kernels on the same stream.
+// Wide packets: their tags come again at once, so thousands of calls of all lengths follow one another, with other data in
+// each, checked by kernels on the same stream.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -74,7 +74,7 @@ void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned c
   Random random(seed);
   for (unsigned call = 0; call < calls; ++call) {
     // Mostly as short as wide packets are, so that the slots of long calls grow old.
-    const std::size_t least = (std::size_t{256} << 10) / sizeof(T) / vector_elems;
+    const std::size_t least = (std::size_t{128} << 10) / sizeof(T) / vector_elems;
     const std::size_t span = random.chance(5) ? most / vector_elems : std::min(least + 4096, most / vector_elems);
     const std::size_t count = random.between(std::min(least, span), span) * vector_elems;
     allfold::CallOptions call_options;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
+
 #include <doctest/doctest.h>
 
 #include <allfold/algo/chunk.hpp>
@@ -38,6 +40,16 @@ TEST_CASE("slots of an inbox turn by the epoch, across its wrap too") {
   CHECK(allfold::push_slot(1, 0, 2) == 4);
   CHECK(allfold::push_slot(0, 1, 2) == 4 * (allfold::push_slots - 1));
   CHECK(allfold::push_slot(0xffffffff, 0, 2) == allfold::push_slot(0, 1, 2));
+}
+
+TEST_CASE("what is pushed at a time: a slot, or half of a part that one slot holds") {
+  CHECK(allfold::push_chunk(513, 512, 8) == 512);
+  CHECK(allfold::push_chunk(512, 512, 8) == 256);
+  CHECK(allfold::push_chunk(264, 512, 8) == 136);
+  CHECK(allfold::push_chunk(256, 512, 8) == 128);
+  CHECK_MESSAGE(allfold::push_chunk(255, 512, 8) == 512, "short parts are not cut");
+  CHECK(allfold::push_chunk(0, 512, 8) == 512);
+  for (std::size_t part = 1; part < 600; ++part) CHECK(allfold::push_chunk(part, 512, 8) <= 512);
 }
 
 TEST_CASE("calls that differ in one thing have different tags") {

@@ -101,6 +101,21 @@ TEST_CASE("TunedSelector's built-in table: packets while small, two motions when
   }
 }
 
+TEST_CASE("TunedSelector: on GPUs, what is not of aligned vectors goes by the rows of private memory") {
+  const TunedSelector selector;
+  for (const int world_size : {2, 4}) {
+    SelectionQuery query{.bytes = std::size_t{4} << 20, .world_size = world_size, .device = true, .symmetric = true};
+    const Algorithm of_vectors = selector.select(query);
+    query.vectors = false;
+    const Algorithm of_others = selector.select(query);
+    query.symmetric = false;
+    CHECK(of_others == selector.select(query));
+    CHECK(of_others != of_vectors);
+    query = {.bytes = std::size_t{4} << 20, .world_size = world_size, .symmetric = true, .vectors = false};
+    CHECK_MESSAGE(selector.select(query) == Algorithm::two_shot, "CPU ranks ask for no vectors");
+  }
+}
+
 TEST_CASE("TunedSelector's built-in table on other topologies") {
   const TunedSelector selector;
   SelectionQuery query{.bytes = 1024, .world_size = 8, .topology = TopologyKind::hybrid_cube_mesh};

@@ -5,68 +5,117 @@
 #include <cstdint>
 
 #include <allfold/algo/chunk.hpp>
-#include <allfold/exec/cuda_fold.cuh>
 #include <allfold/exec/cuda_lane.cuh>
 #include <allfold/exec/cuda_ptx.cuh>
+#include <allfold/exec/cuda_words.cuh>
 #include <allfold/memory/device_channel.hpp>
 
 namespace allfold {
 
-/// Sixteen lanes send fifteen vectors as sixteen packets of 16 bytes, each of which is one atomic access: fifteen bytes of
-/// data, and a tag that says whether they are those that are waited for. Lanes 0 to 14 send a vector each, but for its
-/// last byte; lane 15 sends the last bytes.
-template <class T>
-struct WidePacket : Vector<T> {
-  static constexpr int group = 16;
-  static constexpr int elems = Vector<T>::elems;
-  static constexpr int group_elems = (group - 1) * elems;
+/// What a lane handles at a time: N vectors of 16 bytes, which travel as N packets, each of which is one atomic access.
+/// Four bits of a lane's packets are their tag, which says whether they are those that are waited for: the top bits of
+/// the last 4 / N words of each. So the lanes of a warp send 32 N - 1 vectors as 32 N packets: the last packet of the last
+/// lane carries the bits that the vectors had there.
+template <class T, int N>
+struct WideUnit : PackedWords<T, 4 * N> {
+  static_assert(N == 1 || N == 2);
+  static constexpr int vector_elems = 16 / static_cast<int>(sizeof(T));
+  static constexpr int elems = N * vector_elems;
+  static constexpr int warp_elems = (32 * N - 1) * vector_elems;
 
-  using Vector<T>::word;
+  struct Packets {
+    DevicePacket at[N];
+  };
 
-  /// What this lane sends. All lanes of a warp call it.
-  ALLFOLD_DEVICE DevicePacket pack(std::uint32_t tag) const {
-    const unsigned lane = threadIdx.x % group;
-    const bool carrier = lane == group - 1;
-    std::uint32_t last = carrier ? 0 : word[3] >> 24;
-    last |= __shfl_down_sync(whole_warp, last, 1, group) << 8;
-    last |= __shfl_down_sync(whole_warp, last, 2, group) << 16;
-    std::uint32_t out[4];
+  using PackedWords<T, 4 * N>::word;
+
+  /// Of `n` elements, those of this lane, whose first vector lies at `at`: multiples of a vector both. Vectors of a lane
+  /// lie 32 vectors apart.
+  ALLFOLD_DEVICE void load(const T* from, unsigned at, unsigned n) {
 #pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      const std::uint32_t four = __shfl_sync(whole_warp, last, w * 4, group);
-      out[w] = carrier ? four : word[w];
+    for (int v = 0; v < N; ++v) {
+      std::uint32_t raw[4] = {};
+      if (has_vector(v, at, n)) ptx::load(from + at + v * 32 * vector_elems, raw);
+#pragma unroll
+      for (int w = 0; w < 4; ++w) word[v * 4 + w] = raw[w];
     }
-    return {{out[0], out[1], out[2]}, (out[3] & 0xffffffU) | tag << 24};
+  }
+  ALLFOLD_DEVICE void store(T* to, unsigned at, unsigned n) const {
+#pragma unroll
+    for (int v = 0; v < N; ++v) {
+      const std::uint32_t raw[4] = {word[v * 4], word[v * 4 + 1], word[v * 4 + 2], word[v * 4 + 3]};
+      if (has_vector(v, at, n)) ptx::store(to + at + v * 32 * vector_elems, raw);
+    }
   }
 
-  /// The tag of a packet that was received.
-  ALLFOLD_DEVICE static std::uint32_t tag_of(const DevicePacket& packet) { return packet.flag >> 24; }
-
-  /// The vector of this lane, from what the lanes of a warp received. All of them call it.
-  ALLFOLD_DEVICE void unpack(const DevicePacket& packet) {
-    const unsigned lane = threadIdx.x % group;
-    const std::uint32_t in[4] = {packet.data[0], packet.data[1], packet.data[2], packet.flag};
-    std::uint32_t last = 0;
+  /// What this lane sends. All lanes of a warp call it.
+  ALLFOLD_DEVICE Packets pack(std::uint32_t tag) const {
+    std::uint32_t out[4 * N];
 #pragma unroll
-    for (unsigned w = 0; w < 4; ++w) {
-      const std::uint32_t four = __shfl_sync(whole_warp, in[w], group - 1, group);
-      last = lane / 4 == w ? four : last;
-      word[w] = in[w];
+    for (int w = 0; w < 4 * N; ++w) out[w] = word[w];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t bits = __ballot_sync(whole_warp, (word[tagged(i)] & top) != 0);
+      std::uint32_t& last = out[4 * N - 4 + i];
+      last = is_last_lane() ? bits : last;
     }
-    word[3] = (in[3] & 0xffffffU) | (last >> lane % 4 * 8) << 24;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out[tagged(i)] = with_top(out[tagged(i)], tag_bit(tag, i));
+    Packets packets;
+#pragma unroll
+    for (int v = 0; v < N; ++v) packets.at[v] = {{out[v * 4], out[v * 4 + 1], out[v * 4 + 2]}, out[v * 4 + 3]};
+    return packets;
+  }
+
+  ALLFOLD_DEVICE static bool have_tag(const Packets& in, std::uint32_t tag) {
+    std::uint32_t differs = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) differs |= word_of(in, tagged(i)) ^ tag_bit(tag, i);
+    return (differs & top) == 0;
+  }
+
+  /// The vectors of this lane, from what the lanes of a warp received. All of them call it.
+  ALLFOLD_DEVICE void unpack(const Packets& in) {
+#pragma unroll
+    for (int w = 0; w < 4 * N; ++w) word[w] = word_of(in, w);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t bits = __shfl_sync(whole_warp, word_of(in, 4 * N - 4 + i), last_lane);
+      word[tagged(i)] = with_top(word[tagged(i)], bits << (last_lane - threadIdx.x % 32));
+    }
   }
 
  private:
   static constexpr unsigned whole_warp = ~0U;
+  static constexpr unsigned last_lane = 31;
+  static constexpr std::uint32_t top = std::uint32_t{1} << 31;
+
+  ALLFOLD_DEVICE static bool is_last_lane() { return threadIdx.x % 32 == last_lane; }
+  ALLFOLD_DEVICE static bool has_vector(int v, unsigned at, unsigned n) {
+    return at + static_cast<unsigned>(v * 32 * vector_elems) < n && (v < N - 1 || !is_last_lane());
+  }
+
+  /// The i-th of the four words of a lane that give their top bits to the tag.
+  ALLFOLD_DEVICE static constexpr int tagged(int i) {
+    constexpr int each = 4 / N;
+    return i / each * 4 + 4 - each + i % each;
+  }
+  /// The top bit that it has, of a tag of two bits.
+  ALLFOLD_DEVICE static std::uint32_t tag_bit(std::uint32_t tag, int i) { return tag << (31 - i % 2); }
+  ALLFOLD_DEVICE static std::uint32_t with_top(std::uint32_t x, std::uint32_t bit) { return (x & ~top) | (bit & top); }
+
+  ALLFOLD_DEVICE static std::uint32_t word_of(const Packets& in, int w) {
+    return w % 4 == 3 ? in.at[w / 4].flag : in.at[w / 4].data[w % 4];
+  }
 };
 
-/// The executor of GPU ranks for calls of one round, of packets that carry fifteen bytes of sixteen. All operands are
-/// vectors: aligned, and whole. What a rank has itself it does not send to itself, for such calls are bound by what links
-/// and memory move.
+/// The executor of GPU ranks that sends wide packets, N of each lane at a time. All operands are vectors: aligned, and whole. What a rank has
+/// itself it does not send to itself, for such calls are bound by what links and memory move.
 ///
-/// A tag has eight bits and comes around again, while a slot that only long calls use keeps an old one. So each call
-/// sweeps some of the slots, and no tag is met again: see DeviceLayout::wide_sweeps.
-template <int World>
+/// A round uses one of two sets of slots, in turn, and the uses of a set have the tags 1 and 2 in turn. None meets an old
+/// one, for a use leaves its own tag or none in all slots of its set: peers write those that the round fills, and this
+/// rank clears what else was filled before.
+template <int World, int N>
 class CudaWideLane : public CudaLane<World> {
   static_assert(DeviceLayout::has_wide_packets(World));
   using Base = CudaLane<World>;
@@ -78,16 +127,18 @@ class CudaWideLane : public CudaLane<World> {
   using Base::lane;
   using Base::lanes;
   using Base::rank;
-  using Base::world_size;
 
-  /// `uses`: how many calls with wide packets the block has had.
-  ALLFOLD_DEVICE CudaWideLane(const DeviceChannelView& view, const DeviceCall& call, int lanes,
-                              std::uint32_t last_epoch, std::uint32_t uses)
-      : Base(view, call, lanes, last_epoch), uses_(uses), tag_(uses / 2 % 255 + 1) {}
+  ALLFOLD_DEVICE CudaWideLane(const DeviceChannelView& view, const DeviceCall& call, int lanes, const BlockState& last)
+      : Base(view, call, lanes, last.epoch), rounds_(last.wide_rounds), filled_(last.wide_filled) {}
+
+  ALLFOLD_DEVICE void begin_round() {
+    Base::begin_round();
+    ++rounds_;
+  }
 
   template <class T>
   ALLFOLD_DEVICE void plan_wide() {
-    packet_elems_ = WidePacket<T>::group_elems;
+    packet_elems_ = WideUnit<T, N>::warp_elems;
   }
   ALLFOLD_DEVICE std::size_t packet_elems() const { return packet_elems_; }
 
@@ -99,17 +150,15 @@ class CudaWideLane : public CudaLane<World> {
   ALLFOLD_DEVICE void scatter(const T* data, ShardOf&& shard_of) {
     const typename Base::template Shards<ShardOf> shard(*this, shard_of, this->nth_target(0));
 #pragma unroll 1
-    for (Groups<T> g(*this); g.warp < shard.longest; g.next()) {
-      WidePacket<T> to[Most - 1];
+    for (Walk<T> walk(*this); walk.begin < shard.longest; walk.next()) {
+      WideUnit<T, N> to[Most - 1];
+#pragma unroll
+      for (int n = 0; n < Most - 1; ++n) to[n].load(data + shard.begin[n], walk.vector, shard.size[n]);
+      const std::size_t offset = offset_of(Stage::inputs, static_cast<unsigned>(rank()), walk.slot);
 #pragma unroll
       for (int n = 0; n < Most - 1; ++n) {
-        if (g.has_vector(shard.size[n])) ptx::load(data + shard.begin[n] + g.vector, to[n].word);
-      }
-      const std::size_t offset = offset_of(Stage::inputs, rank(), g.slot);
-#pragma unroll
-      for (int n = 0; n < Most - 1; ++n) {
-        const DevicePacket packet = to[n].pack(tag_);
-        if (g.begin < shard.size[n]) ptx::store_packet(this->packets_at(this->nth_target(n), offset), packet);
+        const auto packets = to[n].pack(tag());
+        if (walk.begin < shard.size[n]) send(this->packets_at(this->nth_target(n), offset), packets);
       }
     }
   }
@@ -118,14 +167,14 @@ class CudaWideLane : public CudaLane<World> {
   ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool answer) {
     const auto size = static_cast<unsigned>(range.size());
     const T* const from = in + range.begin;
-    Groups<T> g(*this);
-    Groups<T> ahead(*this);
+    Walk<T> walk(*this);
+    Walk<T> ahead(*this);
     bool posted = answer;  // of two_shot, scatter has sent the inputs
 #pragma unroll 1
-    while (g.warp < size) {
+    while (walk.begin < size) {
       if (!answer) {
-        WidePacket<T> next;
-        if (ahead.has_vector(size)) ptx::load(from + ahead.vector, next.word);
+        WideUnit<T, N> next;
+        next.load(from, ahead.vector, size);
         send_to_peers(Stage::inputs, ahead, next, size);
         ahead.next();
       }
@@ -133,16 +182,16 @@ class CudaWideLane : public CudaLane<World> {
         posted = true;
         continue;
       }
-      WidePacket<T> of[Most];
-      if (!receive_all(Stage::inputs, g, of, [&](int) { return size; })) return false;
-      WidePacket<T> mine;
-      if (g.has_vector(size)) ptx::load(from + g.vector, mine.word);
+      WideUnit<T, N> mine;
+      mine.load(from, walk.vector, size);
+      WideUnit<T, N> of[Most];
+      if (!receive_all(Stage::inputs, walk, of, [&](int) { return size; })) return false;
 #pragma unroll
       for (int r = 0; r < Most; ++r) of[r] = r == rank() ? mine : of[r];
-      WidePacket<T> result;
+      WideUnit<T, N> result;
       result.clear();
 #pragma unroll
-      for (int e = 0; e < WidePacket<T>::elems; ++e) {
+      for (int e = 0; e < WideUnit<T, N>::elems; ++e) {
         auto sum = fold.first(of[0].at(e));
 #pragma unroll
         for (int r = 1; r < Most; ++r) {
@@ -150,108 +199,123 @@ class CudaWideLane : public CudaLane<World> {
         }
         result.set(e, fold.last(sum));
       }
-      if (answer) send_to_peers(Stage::results, g, result, size);
-      if (g.has_vector(size)) ptx::store(out + range.begin + g.vector, result.word);
-      g.next();
+      if (answer) send_to_peers(Stage::results, walk, result, size);
+      result.store(out + range.begin, walk.vector, size);
+      walk.next();
     }
+    clear_from(Stage::inputs, walk.slot);
+    if (!answer) clear_from(Stage::results, Walk<T>(*this).slot);
     return true;
   }
 
   template <class T, class ShardOf>
   ALLFOLD_DEVICE bool collect(ShardOf&& shard_of, T* out) {
     const typename Base::template Shards<ShardOf> shard(*this, shard_of);
+    Walk<T> walk(*this);
 #pragma unroll 1
-    for (Groups<T> g(*this); g.warp < shard.longest; g.next()) {
-      WidePacket<T> of[Most];
-      if (!receive_all(Stage::results, g, of, [&](int r) { return shard.size[r]; })) return false;
+    for (; walk.begin < shard.longest; walk.next()) {
+      WideUnit<T, N> of[Most];
+      if (!receive_all(Stage::results, walk, of, [&](int r) { return shard.size[r]; })) return false;
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        if (r != rank() && g.has_vector(shard.size[r])) ptx::store(out + shard.begin[r] + g.vector, of[r].word);
+        if (r != rank()) of[r].store(out + shard.begin[r], walk.vector, shard.size[r]);
       }
     }
+    clear_from(Stage::results, walk.slot);
     return true;
   }
 
-  /// After a sync of all lanes: what comes now comes to the other set.
-  ALLFOLD_DEVICE void sweep() const {
-    constexpr unsigned each = DeviceLayout::wide_room * stage_count / DeviceLayout::wide_sweeps;
-    DevicePacket* const set = this->packets_at(rank(), this->view_.wide_offset(block(), uses_ & 1U));
-    DevicePacket* const swept = set + uses_ / 2 % DeviceLayout::wide_sweeps * each;
-    for (auto i = static_cast<unsigned>(lane()); i < each; i += static_cast<unsigned>(lanes())) {
-      ptx::store_packet(swept + i, {});
-    }
+  /// What the next call goes on from: of the block's first lane, which has the longest walks.
+  ALLFOLD_DEVICE void leave(BlockState& state) const {
+    state.epoch = this->epoch();
+    state.wide_rounds = rounds_;
+    state.wide_filled = filled_;
   }
 
  private:
-  /// Where a lane is, as it walks over a range in passes of all blocks. The lanes of a warp stay together, also where its
-  /// second group lies behind the end.
+  /// Where a lane is, as its warp walks over a range in passes of all blocks.
   template <class T>
-  struct Groups {
-    static constexpr unsigned group = WidePacket<T>::group;
+  struct Walk {
+    unsigned slot;    ///< of the lane's first packet
+    unsigned begin;   ///< the first element of the warp
+    unsigned vector;  ///< the first element of the lane
+    unsigned slots;   ///< of one pass of the block
+    unsigned elems;   ///< of one pass of all blocks
 
-    unsigned slot;
-    unsigned warp;    ///< the first element of the warp's first group
-    unsigned begin;   ///< of this lane's group
-    unsigned vector;  ///< the first element of this lane's vector; the last lane of a group has none
-    unsigned slots;
-    unsigned elems;  ///< of one pass
-
-    ALLFOLD_DEVICE explicit Groups(const CudaWideLane& e) {
-      constexpr unsigned each = WidePacket<T>::group_elems;
-      slots = static_cast<unsigned>(e.lanes());
-      slot = static_cast<unsigned>(e.lane());
-      const unsigned first = (static_cast<unsigned>(e.block()) * slots + slot) / group;
-      warp = first / 2 * 2 * each;
-      begin = first * each;
-      vector = begin + slot % group * WidePacket<T>::elems;
-      elems = static_cast<unsigned>(e.blocks()) * slots / group * each;
+    ALLFOLD_DEVICE explicit Walk(const CudaWideLane& e) {
+      constexpr unsigned each = WideUnit<T, N>::warp_elems;
+      const auto lane = static_cast<unsigned>(e.lane());
+      const auto lanes = static_cast<unsigned>(e.lanes());
+      slot = lane / 32 * 32 * N + lane % 32;
+      begin = (static_cast<unsigned>(e.block()) * lanes + lane) / 32 * each;
+      vector = begin + lane % 32 * WideUnit<T, N>::vector_elems;
+      slots = lanes * N;
+      elems = static_cast<unsigned>(e.blocks()) * lanes / 32 * each;
     }
 
     ALLFOLD_DEVICE void next() {
       slot += slots;
-      warp += elems;
       begin += elems;
       vector += elems;
     }
-
-    ALLFOLD_DEVICE bool has_vector(unsigned size) const { return vector < size && slot % group != group - 1; }
   };
 
+  ALLFOLD_DEVICE std::uint32_t set() const { return rounds_ & 1U; }
+  ALLFOLD_DEVICE std::uint32_t tag() const { return 1 + (rounds_ >> 1 & 1U); }
+
   /// Where packet `slot` of rank `from` lies, in any rank's part.
-  ALLFOLD_DEVICE std::size_t offset_of(Stage stage, int from, unsigned slot) const {
-    const unsigned room = DeviceLayout::wide_packets(world_size());
-    const unsigned index = static_cast<unsigned>(stage) * DeviceLayout::wide_room + static_cast<unsigned>(from) * room;
-    return this->view_.wide_offset(block(), uses_ & 1U) + (index + slot) * sizeof(DevicePacket);
+  ALLFOLD_DEVICE std::size_t offset_of(Stage stage, unsigned from, unsigned slot) const {
+    const unsigned index = static_cast<unsigned>(stage) * DeviceLayout::wide_room +
+                           from % DeviceLayout::wide_sources(World) * DeviceLayout::wide_packets(World);
+    return this->view_.wide_offset(block(), set()) + (index + slot) * sizeof(DevicePacket);
+  }
+
+  template <class Packets>
+  ALLFOLD_DEVICE static void send(DevicePacket* to, const Packets& packets) {
+#pragma unroll
+    for (int v = 0; v < N; ++v) ptx::store_packet(to + v * 32, packets.at[v]);
+  }
+  ALLFOLD_DEVICE static void clear(DevicePacket* slot) {
+#pragma unroll
+    for (int v = 0; v < N; ++v) ptx::store_packet(slot + v * 32, {});
   }
 
   template <class T>
-  ALLFOLD_DEVICE void send_to_peers(Stage stage, const Groups<T>& g, const WidePacket<T>& mine, unsigned size) {
-    const DevicePacket packet = mine.pack(tag_);
-    const std::size_t offset = offset_of(stage, rank(), g.slot);
+  ALLFOLD_DEVICE void send_to_peers(Stage stage, const Walk<T>& walk, const WideUnit<T, N>& mine, unsigned size) {
+    const auto packets = mine.pack(tag());
+    const std::size_t offset = offset_of(stage, static_cast<unsigned>(rank()), walk.slot);
 #pragma unroll
     for (int n = 0; n < Most - 1; ++n) {
-      if (g.begin < size) ptx::store_packet(this->packets_at(this->nth_target(n), offset), packet);
+      if (walk.begin < size) send(this->packets_at(this->nth_target(n), offset), packets);
     }
   }
 
-  /// Receives what each peer r sent of its `size_of(r)` elements: all are looked at before any is waited for.
+  /// Receives what each peer r sent of its `size_of(r)` elements: all are looked at before any is waited for. A slot
+  /// that a peer does not fill is cleared.
   template <class T, class SizeOf>
-  ALLFOLD_DEVICE bool receive_all(Stage stage, const Groups<T>& g, WidePacket<T> (&of)[Most], SizeOf&& size_of) {
-    const DevicePacket* const first = this->packets_at(rank(), offset_of(stage, 0, g.slot));
-    const unsigned room = DeviceLayout::wide_packets(world_size());
-    DevicePacket packet[Most] = {};
+  ALLFOLD_DEVICE bool receive_all(Stage stage, const Walk<T>& walk, WideUnit<T, N> (&of)[Most], SizeOf&& size_of) {
+    const auto at = [&](int r) {
+      return this->packets_at(rank(), offset_of(stage, static_cast<unsigned>(r), walk.slot));
+    };
+    typename WideUnit<T, N>::Packets packets[Most] = {};
     bool missing[Most];
 #pragma unroll
-    for (int r = 0; r < Most; ++r) missing[r] = r != rank() && g.begin < size_of(r);
+    for (int r = 0; r < Most; ++r) {
+      missing[r] = r != rank() && walk.begin < size_of(r);
+      if (r != rank() && walk.begin >= size_of(r)) clear(at(r));
+    }
     const auto look = [&] {
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        if (missing[r]) packet[r] = ptx::load_packet(first + static_cast<unsigned>(r) * room);
+#pragma unroll
+        for (int v = 0; v < N; ++v) {
+          if (missing[r]) packets[r].at[v] = ptx::load_packet(at(r) + v * 32);
+        }
       }
       bool any = false;
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        missing[r] = missing[r] && WidePacket<T>::tag_of(packet[r]) != tag_;
+        missing[r] = missing[r] && !WideUnit<T, N>::have_tag(packets[r], tag());
         any = any || missing[r];
       }
       return any ? Arrival::not_yet : Arrival::here;
@@ -264,12 +328,26 @@ class CudaWideLane : public CudaLane<World> {
     });
     if (!__all_sync(~0U, ok)) return false;
 #pragma unroll
-    for (int r = 0; r < Most; ++r) of[r].unpack(packet[r]);
+    for (int r = 0; r < Most; ++r) of[r].unpack(packets[r]);
     return true;
   }
 
-  std::uint32_t uses_;
-  std::uint32_t tag_;
+  /// Clears the warp's slots from `slot` on that were filled in the set's last use.
+  ALLFOLD_DEVICE void clear_from(Stage stage, unsigned slot) {
+    const unsigned shift = (set() * stage_count + static_cast<unsigned>(stage)) * 16;
+    const unsigned end = filled_ >> shift & 0xffffU;
+    filled_ = (filled_ & ~(std::uint64_t{0xffff} << shift)) | std::uint64_t{slot} << shift;
+#pragma unroll 1
+    for (; slot < end; slot += static_cast<unsigned>(lanes() * N)) {
+#pragma unroll 1
+      for (unsigned r = 0; r < DeviceLayout::wide_sources(World); ++r) {
+        clear(this->packets_at(rank(), offset_of(stage, r, slot)));
+      }
+    }
+  }
+
+  std::uint32_t rounds_;
+  std::uint64_t filled_;
   std::size_t packet_elems_ = 1;
 };
 

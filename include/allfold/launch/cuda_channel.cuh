@@ -125,12 +125,10 @@ const void* brief_kernel_for(int world_size) {
 
 /// For the worlds of DeviceLayout::has_wide_packets.
 template <Algorithm A, class Reduction>
-const void* wide_kernel_for(int world_size) {
-  switch (world_size) {
-    case 2: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, Reduction>);
-    case 4: return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, Reduction>);
-    default: return nullptr;
-  }
+const void* wide_kernel_for(int world_size, int packets_of_lane) {
+  if (world_size == 2) return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, 2, Reduction>);
+  if (packets_of_lane == 1) return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, 1, Reduction>);
+  return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, 2, Reduction>);
 }
 
 /// Whether each lane of the grid has one unit of packets at most, of whole words. A rank whose memory is not aligned so
@@ -165,8 +163,31 @@ bool is_aligned_everywhere(const AllReduceCall<Reduction>& call, int world_size)
 template <Algorithm A, class Reduction>
 bool suits_wide(const AllReduceCall<Reduction>& call, int world_size) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A) && (bytes & 15U) == 0 &&
+  return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A, world_size) && (bytes & 15U) == 0 &&
          is_aligned_everywhere(call, world_size);
+}
+
+/// A call that does not fit one round of wide packets is several.
+template <Algorithm A, class Reduction>
+void enqueue_wide(CudaChannel& channel, const AllReduceCall<Reduction>& call, DeviceCall meta, cudaStream_t stream) {
+  using T = typename Reduction::value_type;
+  const int ranks = channel.view().layout.world_size;
+  const int parts = A == Algorithm::two_shot_packet ? ranks : 1;
+  const int of_lane = wide_packets_of_lane(call.count * sizeof(T) / static_cast<std::size_t>(parts), ranks);
+  const std::size_t limit = wide_round_bytes(parts, of_lane, ranks, channel.most_blocks()) / sizeof(T);
+  const int rounds = detail::divide_up(call.count, limit);
+  const std::size_t each = share_of(call.count, rounds, 16 / sizeof(T));
+  for (int round = 0; round < rounds; ++round) {
+    const std::size_t begin = static_cast<std::size_t>(round) * each;
+    const Range range = Range{begin, begin + each}.clip(call.count);
+    AllReduceCall<Reduction> now = call;
+    now.count = range.size();
+    now.in += range.begin;
+    now.out += range.begin;
+    const GridShape shape = wide_shape(now.count * sizeof(T), parts, of_lane, channel.most_blocks());
+    channel.enqueue(wide_kernel_for<A, Reduction>(ranks, of_lane), shape, watch_threads, stream, meta, now);
+    meta.counts = false;
+  }
 }
 
 template <Algorithm A, class Reduction>
@@ -176,12 +197,7 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
   const void* kernel = nullptr;
   if constexpr (sends_packets<A> && 16 % sizeof(typename Reduction::value_type) == 0) {
-    if (suits_wide<A>(call, ranks)) {
-      const GridShape wide = wide_shape(A, bytes, ranks, channel.most_blocks());
-      if (wide_groups(A, bytes, ranks) <= wide_room(wide, ranks)) {
-        return channel.enqueue(wide_kernel_for<A, Reduction>(ranks), wide, watch_threads, stream, meta, call);
-      }
-    }
+    if (suits_wide<A>(call, ranks)) return enqueue_wide<A>(channel, call, meta, stream);
   }
   const GridShape shape = device_shape(A, bytes, ranks, channel.most_blocks());
   if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {

@@ -17,21 +17,15 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 
 static_assert(executor<CudaLane<2>>);
 
-/// What a block goes on from.
-struct Reached {
-  std::uint32_t epoch;
-  std::uint32_t wide_calls;
-};
-
-/// What every kernel of the library begins with: waits for the grids before it, and tells how far the block has come.
-inline __device__ Reached enter_call(const DeviceChannelView& view, const DeviceCall& call) {
+/// What every kernel of the library begins with: waits for the grids before it, and tells what the block goes on from.
+inline __device__ BlockState enter_call(const DeviceChannelView& view, const DeviceCall& call) {
   ptx::wait_for_grids_before();
   BlockState* const state = view.state(static_cast<int>(blockIdx.x));
-  const Reached reached{state->epoch, state->wide_calls};
+  const BlockState last = *state;
   if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
   __syncthreads();  // all have read the state before the first lane to end writes it
   ptx::let_next_grid_launch();
-  return reached;
+  return last;
 }
 
 /// And what it ends with, after a sync of its lanes.
@@ -92,27 +86,24 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
   if (e.sync(ok)) leave_call(view, e.epoch());
 }
 
-/// The same with wide packets, for calls of one round of vectors.
-template <Algorithm A, int World, class Reduction>
+/// The same with wide packets, of each lane so many at a time, for calls of one round of vectors.
+template <Algorithm A, int World, int PacketsOfLane, class Reduction>
 ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     wide_all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                            const __grid_constant__ AllReduceCall<Reduction> call) {
-  const Reached last = enter_call(view, meta);
+  const BlockState last = enter_call(view, meta);
   const int lanes = static_cast<int>(blockDim.x) - watch_threads;
   if (__builtin_expect(static_cast<int>(threadIdx.x) >= lanes, 0)) {
     watch_call(view, meta, last.epoch);
     return;
   }
-  CudaWideLane<World> e(view, meta, lanes, last.epoch, last.wide_calls);
+  CudaWideLane<World, PacketsOfLane> e(view, meta, lanes, last);
   e.template plan_wide<typename Reduction::value_type>();
   e.begin_round();
   const Range all{0, call.count & 0x7fffffffU};
   const bool ok =
       A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all) : two_shot_packet_round(e, call, all);
-  if (!e.sync(ok)) return;
-  e.sweep();
-  leave_call(view, e.epoch());
-  if (threadIdx.x == 0) view.state(static_cast<int>(blockIdx.x))->wide_calls = last.wide_calls + 1;
+  if (e.sync(ok) && threadIdx.x == 0) e.leave(*view.state(static_cast<int>(blockIdx.x)));
 }
 
 /// One block. A barrier of a group leaves the epochs of the channel alone.

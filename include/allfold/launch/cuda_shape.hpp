@@ -19,6 +19,8 @@ struct GridShape {
 
 /// Threads of a block besides its lanes, where it sends packets.
 inline constexpr int watch_threads = 32;
+/// The most warps of lanes beside them.
+inline constexpr std::size_t packet_warps = (most_threads - watch_threads) / 32;
 
 namespace detail {
 
@@ -56,28 +58,40 @@ constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int wor
   return {};
 }
 
-/// Groups of sixteen wide packets, of 240 bytes, that a rank sends to a peer in one stage.
-constexpr std::size_t wide_groups(Algorithm algorithm, std::size_t bytes, int world_size) noexcept {
-  const std::size_t part =
-      algorithm == Algorithm::two_shot_packet ? bytes / static_cast<std::size_t>(world_size) : bytes;
-  return part / 240 + 1;
+/// How many wide packets a lane handles at a time, where a rank sends so many bytes to a peer in one stage. Of two, less
+/// of them is tags; of one, more warps share a short call.
+/// Source: docs/decisions/0007-device-constants.md.
+constexpr int wide_packets_of_lane(std::size_t part_bytes, int world_size) noexcept {
+  return world_size > 2 && part_bytes < (std::size_t{448} << 10) ? 1 : 2;
 }
 
-/// The grid of a call with wide packets. A lane has a packet in each of several passes.
-constexpr GridShape wide_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
-  return detail::spread(wide_groups(algorithm, bytes, world_size) * 16, 128, most_threads - watch_threads, most_blocks);
+/// What the lanes of a warp send at a time as wide packets.
+constexpr std::size_t wide_warp_bytes(int packets_of_lane) noexcept {
+  return (static_cast<std::size_t>(packets_of_lane) * 32 - 1) * 16;
 }
 
-/// How many groups fit one round of such a grid.
-constexpr std::size_t wide_room(GridShape shape, int world_size) noexcept {
-  const unsigned passes = DeviceLayout::wide_packets(world_size) / static_cast<unsigned>(shape.lanes);
-  return std::size_t{passes} * static_cast<unsigned>(shape.blocks * shape.lanes) / 16;
+/// The grid of a call with wide packets, cut into so many parts: all blocks have alike much to do, in few passes.
+constexpr GridShape wide_shape(std::size_t bytes, int parts, int packets_of_lane, int most_blocks) noexcept {
+  const auto warps = static_cast<std::size_t>(
+      detail::divide_up(bytes, static_cast<std::size_t>(parts) * wide_warp_bytes(packets_of_lane)));
+  const auto blocks = static_cast<std::size_t>(most_blocks);
+  const auto passes = static_cast<std::size_t>(detail::divide_up(warps, blocks * packet_warps));
+  const int each = detail::divide_up(warps, blocks * passes);
+  return {detail::divide_up(warps, static_cast<std::size_t>(each) * passes), each * 32};
+}
+
+/// The longest call with wide packets that is sure to fit their slots.
+constexpr std::size_t wide_round_bytes(int parts, int packets_of_lane, int world_size, int most_blocks) noexcept {
+  const std::size_t slots = DeviceLayout::wide_packets(world_size);
+  const std::size_t passes = slots / (static_cast<std::size_t>(packets_of_lane) * 32 * packet_warps);
+  return passes * packet_warps * static_cast<std::size_t>(most_blocks * parts) * wide_warp_bytes(packets_of_lane);
 }
 
 /// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions.
 /// Source: docs/decisions/0007-device-constants.md.
-constexpr std::size_t wide_from_bytes(Algorithm algorithm) noexcept {
-  return std::size_t{algorithm == Algorithm::one_shot_packet ? 384U : 256U} << 10;
+constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size) noexcept {
+  if (algorithm == Algorithm::two_shot_packet) return std::size_t{256} << 10;
+  return std::size_t{world_size == 2 ? 320U : 128U} << 10;
 }
 
 }  // namespace allfold

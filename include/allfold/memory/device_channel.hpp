@@ -18,9 +18,10 @@ inline constexpr int most_threads = 512;
 /// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
 /// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
 struct alignas(32) BlockState {
-  std::uint32_t epoch;       ///< of its last round
-  std::uint32_t calls;       ///< of the channel; block 0 counts, for it takes part in every call
-  std::uint32_t wide_calls;  ///< calls with wide packets
+  std::uint32_t epoch;        ///< of its last round
+  std::uint32_t calls;        ///< of the channel; block 0 counts, for it takes part in every call
+  std::uint32_t wide_rounds;  ///< rounds with wide packets
+  std::uint64_t wide_filled;  ///< [set][stage], of 16 bits: no slot of a source after so many carries a tag
 };
 
 /// One packet of GPU ranks: data and its flag in what one store writes at once, and one load reads at once.
@@ -53,13 +54,13 @@ struct DeviceLayout {
   ALLFOLD_HD static constexpr bool has_wide_packets(int world_size) noexcept {
     return world_size == 2 || world_size == 4;
   }
-  /// Wide packets of one block, set and stage: of all sources, and of each. In so many uses of a set each of its slots is
-  /// swept once; a tag comes again after 255.
-  static constexpr unsigned wide_room = 8192;
-  static constexpr unsigned wide_sweeps = 128;
-  static_assert(2 * wide_sweeps <= 256);  // also where the count of uses, of 32 bits, comes around
+  /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source.
+  static constexpr unsigned wide_room = 8704;
+  ALLFOLD_HD static constexpr unsigned wide_sources(int world_size) noexcept {
+    return world_size == 2 ? 1 : static_cast<unsigned>(world_size);
+  }
   ALLFOLD_HD static constexpr unsigned wide_packets(int world_size) noexcept {
-    return wide_room / static_cast<unsigned>(world_size) / 32 * 32;
+    return wide_room / wide_sources(world_size) / 64 * 64;
   }
 
   static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes, std::size_t inbox_slot_bytes) noexcept {

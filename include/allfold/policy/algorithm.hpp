@@ -69,6 +69,7 @@ struct SelectionQuery {
   bool device = false;                          ///< operands lie in GPU memory
   bool symmetric = false;                       ///< input and output both lie in symmetric memory
   bool aligned = true;                          ///< both start at a multiple of 16 bytes, and `bytes` is one
+  bool vectors = true;                          ///< aligned, and elements do not reach over multiples of 16 bytes
   std::size_t buffer_bytes = 0;                 ///< the communicator's staging buffer
   AlgorithmSet possible = AlgorithmSet::all();  ///< what can run this call; `none` always can
 };

@@ -35,9 +35,7 @@ inline constexpr TuningRow default_tuning_rows[] = {
 /// For GPUs linked by NVLink. Two and four were measured, and have wide packets; the others do without.
 /// Source: docs/decisions/0007-device-constants.md.
 inline constexpr TuningRow device_tuning_rows[] = {
-    {2, true, std::size_t{768} << 10, Algorithm::one_shot_packet},
-    {2, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
-    {2, true, std::size_t{6} << 20, Algorithm::one_shot_packet},
+    {2, true, std::size_t{12} << 20, Algorithm::one_shot_packet},
     {2, true, unlimited_bytes, Algorithm::two_shot_push},
     {2, false, std::size_t{768} << 10, Algorithm::one_shot_packet},
     {2, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
@@ -50,7 +48,7 @@ inline constexpr TuningRow device_tuning_rows[] = {
     {3, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {3, false, unlimited_bytes, Algorithm::two_shot_push},
     {4, true, std::size_t{128} << 10, Algorithm::one_shot_packet},
-    {4, true, std::size_t{6} << 20, Algorithm::two_shot_packet},
+    {4, true, std::size_t{10} << 20, Algorithm::two_shot_packet},
     {4, true, unlimited_bytes, Algorithm::two_shot_push},
     {4, false, std::size_t{128} << 10, Algorithm::one_shot_packet},
     {4, false, std::size_t{1} << 20, Algorithm::two_shot_packet},

@@ -66,8 +66,8 @@ inline constexpr TuningIndex default_tuning_index[2] = {TuningIndex{default_tuni
 
 /// Chooses by a table of measured crossovers: the built-in one, or what a tuning run wrote. A world size without
 /// rows takes those of the nearest, the larger of two. Where a row's algorithm cannot run, the next larger row's
-/// that can is taken, else `none`. On GPUs, what is not aligned goes by the rows of private memory, whose algorithms ask
-/// less of it. The table must be the same on every rank.
+/// that can is taken, else `none`. On GPUs, what is not of aligned vectors goes by the rows of private memory, whose
+/// algorithms ask less of it. The table must be the same on every rank.
 class TunedSelector {
  public:
   using policy_category = selector_tag;
@@ -108,7 +108,7 @@ class TunedSelector {
     const bool in_window = query.world_size >= 0 && query.world_size <= max_window_ranks;
     const std::span<const TuningRow> all = rows(query.device);
     const detail::TuningIndex& index = rows_.empty() ? detail::default_tuning_index[query.device ? 1 : 0] : index_;
-    const bool symmetric = query.symmetric && (query.aligned || !query.device);
+    const bool symmetric = query.symmetric && (query.vectors || !query.device);
     const detail::TuningRange range = in_window ? index.ranges[symmetric ? 1 : 0][query.world_size]
                                                 : detail::nearest_rows(all, query.world_size, symmetric);
     for (const TuningRow& row : all.subspan(range.first, range.count)) {

@@ -28,11 +28,11 @@ ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
   const int ranks = e.world_size();
   const RankMask everyone = all_ranks(ranks);
   const bool stage_out = call.outputs.reach == Reach::own;
-  const std::size_t chunk_elems = e.inbox_slot_bytes() / sizeof(T);
 
   // All shards are cut alike, by the length of the longest.
   const std::size_t shard_elems = share_of(call.count, ranks, line_grain<T>());
   const std::size_t part_elems = share_of(shard_elems, e.blocks(), line_grain<T>());
+  const std::size_t chunk_elems = push_chunk(part_elems, e.inbox_slot_bytes() / sizeof(T), line_grain<T>());
   const auto chunk_of = [&](int shard, int chunk) {
     const std::size_t shard_begin = static_cast<std::size_t>(shard) * shard_elems;
     const std::size_t part = static_cast<std::size_t>(e.block()) * part_elems;
