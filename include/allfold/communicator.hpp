@@ -325,13 +325,16 @@ class BasicCommunicator {
   SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in,
                        const Located& out) const noexcept {
     const bool aligned = ((bytes | in.offset | out.offset) & 15U) == 0;
+    const auto starts_at_vectors = [&](const Located& part) {
+      return part.window == nullptr || part.window->starts_at_vectors(world_size());
+    };
     return {.bytes = bytes,
             .world_size = world_size(),
             .topology = session_.topology,
             .device = Transport::device,
             .symmetric = in.window != nullptr && out.window != nullptr,
             .aligned = aligned,
-            .vectors = aligned && 16 % element_bytes == 0,
+            .vectors = aligned && 16 % element_bytes == 0 && starts_at_vectors(in) && starts_at_vectors(out),
             .buffer_bytes = options().buffer_bytes,
             .possible = possible_algorithms(session_, element_bytes, Transport::largest_packet_element)};
   }

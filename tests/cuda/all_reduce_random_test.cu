@@ -214,14 +214,16 @@ void random_schedule(const allfold::Environment& environment, RankGpu& gpu, std:
 
 }  // namespace
 
-// A stress run of ten minutes: ALLFOLD_TEST_SECONDS=600, for each world size and kind of rank together.
+// A stress run of ten minutes: ALLFOLD_TEST_SECONDS=600, for all world sizes and kinds of ranks together.
 TEST_CASE("random all-reduces, on channels and streams at once") {
   NEEDS_GPU();
   const std::uint64_t seed = allfold_test::test_seed();
   const std::chrono::milliseconds seconds =
-      std::chrono::seconds(allfold::integer_variable("ALLFOLD_TEST_SECONDS", 1, 1000000).value_or(5));
+      std::chrono::seconds(allfold::integer_variable("ALLFOLD_TEST_SECONDS", 1, 1000000).value_or(10));
   const std::initializer_list<int> world_sizes = {2, 3, 4, 5, 8};
-  const auto time = seconds / world_sizes.size();
+  int runs = 0;  // of threads, and where each rank has a GPU of processes too
+  for (const int world_size : world_sizes) runs += world_size <= allfold_test::usable_gpus() ? 2 : 1;
+  const std::chrono::milliseconds time = seconds / runs;
   for (const int world_size : world_sizes) {
     const auto body = [&](const allfold::Environment& environment, RankGpu& gpu) {
       random_schedule(environment, gpu, seed + static_cast<unsigned>(world_size), time);

@@ -62,8 +62,9 @@ namespace {
 using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
 using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
 
-constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
-constexpr std::size_t most = 30011;
+constexpr std::initializer_list<std::size_t> counts = {0,  1,    3,     8,
+                                                       17, 1025, 30011, 327680};  // the last in wide packets
+constexpr std::size_t most = 327680;
 
 template <class T, class Comm, class Op>
 void check_type(const allfold::Environment& environment, RankGpu& gpu, const Op& op) {
@@ -73,7 +74,7 @@ void check_type(const allfold::Environment& environment, RankGpu& gpu, const Op&
   gpu.meet();
 }
 
-constexpr std::initializer_list<int> world_sizes = {2, 3, 8};
+constexpr std::initializer_list<int> world_sizes = {2, 3, 4, 8};
 
 }  // namespace
 

@@ -116,7 +116,9 @@ TEST_CASE("a rank that stays away is named by all, in every algorithm, and a new
 TEST_CASE("the same with large calls, in rounds") {
   NEEDS_GPU();
   allfold_test::over_gpus({4}, [](const allfold::Environment& environment, RankGpu& gpu) {
-    stay_away_in_each(environment, gpu, {Algorithm::two_shot_push, Algorithm::none}, 5000000);
+    stay_away_in_each(
+        environment, gpu,
+        {Algorithm::one_shot_packet, Algorithm::two_shot_packet, Algorithm::two_shot_push, Algorithm::none}, 5000000);
   });
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Grids of calls with wide packets: every warp's worth of a vector has a lane, and no block more than its slots.
+#include <algorithm>
 #include <cstddef>
 #include <initializer_list>
 
@@ -10,6 +11,7 @@
 
 using allfold::Algorithm;
 using allfold::GridShape;
+using allfold::WidePlan;
 
 namespace {
 
@@ -17,29 +19,33 @@ std::size_t divide_up(std::size_t n, std::size_t by) { return (n + by - 1) / by;
 
 }  // namespace
 
-TEST_CASE("wide packets: a call of one round fits its slots, on any number of blocks") {
+TEST_CASE("wide packets: every round fits its slots, and its blocks have alike much to do") {
   for (const int ranks : {2, 4}) {
     const std::size_t slots = allfold::DeviceLayout::wide_packets(ranks);
-    for (const int parts : {1, ranks}) {
-      for (const int of_lane : {1, 2}) {
-        for (const int most_blocks : {1, 2, 5, 33, 44, 66, 132, 144}) {
-          const std::size_t limit = allfold::wide_round_bytes(parts, of_lane, ranks, most_blocks);
-          const std::size_t warp_bytes = allfold::wide_warp_bytes(of_lane);
-          REQUIRE(limit > 0);
-          CHECK(limit % 16 == 0);
-          for (std::size_t bytes = 16; bytes <= limit; bytes += bytes / 7 / 16 * 16 + 16) {
-            CAPTURE(bytes);
-            const GridShape shape = allfold::wide_shape(bytes, parts, of_lane, most_blocks);
+    for (const Algorithm algorithm : {Algorithm::one_shot_packet, Algorithm::two_shot_packet}) {
+      for (const int most_blocks : {1, 2, 5, 33, 44, 66, 132, 144}) {
+        for (std::size_t bytes = 16; bytes < std::size_t{200} << 20; bytes += bytes / 7 / 16 * 16 + 16) {
+          CAPTURE(bytes);
+          const WidePlan plan = WidePlan::of(algorithm, bytes, ranks, most_blocks);
+          REQUIRE(plan.round_bytes > 0);
+          CHECK(plan.round_bytes % 16 == 0);
+          CHECK(plan.round_bytes * (divide_up(bytes, plan.round_bytes) - 1) < bytes);
+          const std::size_t last = bytes - plan.round_bytes * (divide_up(bytes, plan.round_bytes) - 1);
+          for (const std::size_t round : {std::min(bytes, plan.round_bytes), last}) {
+            const GridShape shape = plan.shape(round);
             CHECK(shape.blocks >= 1);
             CHECK(shape.blocks <= most_blocks);
             CHECK(shape.lanes >= 32);
+            CHECK(shape.lanes % 32 == 0);
             CHECK(shape.lanes + allfold::watch_threads <= allfold::most_threads);
-            const std::size_t warps = divide_up(bytes, static_cast<std::size_t>(parts) * warp_bytes);
-            const std::size_t of_pass = static_cast<std::size_t>(shape.blocks * shape.lanes / 32);
+            const std::size_t warp_bytes = WidePlan::warp_bytes(plan.packets_of_lane);
+            const std::size_t warps = divide_up(round, static_cast<std::size_t>(plan.parts) * warp_bytes);
+            const auto of_pass = static_cast<std::size_t>(shape.blocks * shape.lanes / 32);
             const std::size_t passes = divide_up(warps, of_pass);
-            CHECK(passes * static_cast<std::size_t>(shape.lanes * of_lane) <= slots);
-            // No block has more than a pass more to do than another, and no pass is without work.
-            CHECK((passes - 1) * of_pass < warps);
+            CHECK(passes * static_cast<std::size_t>(shape.lanes * plan.packets_of_lane) <= slots);
+            CHECK(passes == divide_up(warps, static_cast<std::size_t>(most_blocks) * allfold::packet_warps));
+            CHECK_MESSAGE(passes * of_pass - warps < static_cast<std::size_t>(most_blocks) * passes,
+                          "at most a warp of each block is idle in a pass");
           }
         }
       }
@@ -47,12 +53,13 @@ TEST_CASE("wide packets: a call of one round fits its slots, on any number of bl
   }
 }
 
-TEST_CASE("wide packets: what goes over the link besides data") {
-  CHECK(allfold::wide_warp_bytes(1) == 31 * 16);
-  CHECK(allfold::wide_warp_bytes(2) == 63 * 16);
+TEST_CASE("wide packets: two bits of 128 are tags, or four") {
+  CHECK(WidePlan::warp_bytes(1) == 31 * 16);
+  CHECK(WidePlan::warp_bytes(2) == 63 * 16);
 }
 
-TEST_CASE("the longest default calls with wide packets are of one round, on one channel of an H200") {
-  CHECK(allfold::wide_round_bytes(1, 2, 2, 132) >= std::size_t{12} << 20);
-  CHECK(allfold::wide_round_bytes(4, 2, 4, 132) >= std::size_t{10} << 20);
+TEST_CASE("wide packets: the built-in table's longest calls are of one round, with all blocks of an H200") {
+  constexpr std::size_t mib = std::size_t{1} << 20;
+  CHECK(WidePlan::of(Algorithm::one_shot_packet, 12 * mib, 2, 132).round_bytes == 12 * mib);
+  CHECK(WidePlan::of(Algorithm::two_shot_packet, 10 * mib, 4, 132).round_bytes == 10 * mib);
 }

@@ -101,18 +101,25 @@ TEST_CASE("TunedSelector's built-in table: packets while small, two motions when
   }
 }
 
-TEST_CASE("TunedSelector: on GPUs, what is not of aligned vectors goes by the rows of private memory") {
+TEST_CASE(
+    "TunedSelector: on GPUs, what is not of whole vectors goes by the rows of private memory, where packets are "
+    "named") {
   const TunedSelector selector;
   for (const int world_size : {2, 4}) {
-    SelectionQuery query{.bytes = std::size_t{4} << 20, .world_size = world_size, .device = true, .symmetric = true};
-    const Algorithm of_vectors = selector.select(query);
-    query.vectors = false;
-    const Algorithm of_others = selector.select(query);
-    query.symmetric = false;
-    CHECK(of_others == selector.select(query));
-    CHECK(of_others != of_vectors);
-    query = {.bytes = std::size_t{4} << 20, .world_size = world_size, .symmetric = true, .vectors = false};
-    CHECK_MESSAGE(selector.select(query) == Algorithm::two_shot, "CPU ranks ask for no vectors");
+    for (const bool packets : {true, false}) {
+      const std::size_t bytes = std::size_t{packets ? 4U : 64U} << 20;
+      SelectionQuery query{.bytes = bytes, .world_size = world_size, .device = true};
+      const Algorithm of_private = selector.select(query);
+      query.symmetric = true;
+      const Algorithm of_vectors = selector.select(query);
+      query.vectors = false;
+      CHECK(selector.select(query) == (packets ? of_private : of_vectors));
+      query.aligned = false;
+      CHECK(selector.select(query) == of_private);
+      if (packets) CHECK(of_private != of_vectors);
+      query.device = false;
+      CHECK_MESSAGE(selector.select(query) == Algorithm::two_shot, "CPU ranks ask for no vectors");
+    }
   }
 }
 

@@ -67,11 +67,11 @@ ALLFOLD_HD constexpr int push_slot(std::uint32_t epoch, int behind, int parts) n
   return static_cast<int>((epoch - static_cast<std::uint32_t>(behind)) % push_slots) * 2 * parts;
 }
 
-/// How many elements of a part are pushed at a time, where a slot holds so many. A part that one slot holds goes in two
-/// halves, so that its two motions overlap; not if it is so short that another signal takes longer.
+/// How many elements of a part two_shot_push pushes at a time, where a slot holds so many. A part that just fits a slot
+/// goes in two halves, so that its two motions overlap; not if it is so short that another signal takes longer.
+/// Source: docs/decisions/0007-device-constants.md.
 ALLFOLD_HD constexpr std::size_t push_chunk(std::size_t part, std::size_t slot, std::size_t grain) noexcept {
-  if (part > slot || part < slot / 2) return slot;
-  return share_of(part, 2, grain);
+  return part <= slot && part > slot / 2 ? share_of(part, 2, grain) : slot;
 }
 
 /// The n-th of the other ranks, in the order in which `block` of rank `me` sends to them. Ranks and blocks begin with

@@ -13,9 +13,9 @@
 namespace allfold {
 
 /// What a lane handles at a time: N vectors of 16 bytes, which travel as N packets, each of which is one atomic access.
-/// Four bits of a lane's packets are their tag, which says whether they are those that are waited for: the top bits of
-/// the last 4 / N words of each. So the lanes of a warp send 32 N - 1 vectors as 32 N packets: the last packet of the last
-/// lane carries the bits that the vectors had there.
+/// So each has a tag of two bits, which says whether it is the one that is waited for: the top bits of its last two
+/// words; of a single packet also those of its first two. The lanes of a warp send 32 N - 1 vectors as 32 N packets, and
+/// the last packet of the last lane carries the bits that the vectors had where the tags are.
 template <class T, int N>
 struct WideUnit : PackedWords<T, 4 * N> {
   static_assert(N == 1 || N == 2);
@@ -100,7 +100,7 @@ struct WideUnit : PackedWords<T, 4 * N> {
     constexpr int each = 4 / N;
     return i / each * 4 + 4 - each + i % each;
   }
-  /// The top bit that it has, of a tag of two bits.
+  /// The bit of the tag that the i-th of them has, as its top bit.
   ALLFOLD_DEVICE static std::uint32_t tag_bit(std::uint32_t tag, int i) { return tag << (31 - i % 2); }
   ALLFOLD_DEVICE static std::uint32_t with_top(std::uint32_t x, std::uint32_t bit) { return (x & ~top) | (bit & top); }
 

@@ -126,6 +126,7 @@ const void* brief_kernel_for(int world_size) {
 /// For the worlds of DeviceLayout::has_wide_packets.
 template <Algorithm A, class Reduction>
 const void* wide_kernel_for(int world_size, int packets_of_lane) {
+  static_assert(wide_packets_of_lane(0, 2) == 2);
   if (world_size == 2) return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 2, 2, Reduction>);
   if (packets_of_lane == 1) return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, 1, Reduction>);
   return reinterpret_cast<const void*>(&wide_all_reduce_kernel<A, 4, 2, Reduction>);
@@ -172,20 +173,16 @@ template <Algorithm A, class Reduction>
 void enqueue_wide(CudaChannel& channel, const AllReduceCall<Reduction>& call, DeviceCall meta, cudaStream_t stream) {
   using T = typename Reduction::value_type;
   const int ranks = channel.view().layout.world_size;
-  const int parts = A == Algorithm::two_shot_packet ? ranks : 1;
-  const int of_lane = wide_packets_of_lane(call.count * sizeof(T) / static_cast<std::size_t>(parts), ranks);
-  const std::size_t limit = wide_round_bytes(parts, of_lane, ranks, channel.most_blocks()) / sizeof(T);
-  const int rounds = detail::divide_up(call.count, limit);
-  const std::size_t each = share_of(call.count, rounds, 16 / sizeof(T));
-  for (int round = 0; round < rounds; ++round) {
-    const std::size_t begin = static_cast<std::size_t>(round) * each;
-    const Range range = Range{begin, begin + each}.clip(call.count);
-    AllReduceCall<Reduction> now = call;
-    now.count = range.size();
-    now.in += range.begin;
-    now.out += range.begin;
-    const GridShape shape = wide_shape(now.count * sizeof(T), parts, of_lane, channel.most_blocks());
-    channel.enqueue(wide_kernel_for<A, Reduction>(ranks, of_lane), shape, watch_threads, stream, meta, now);
+  const std::size_t bytes = call.count * sizeof(T);
+  const WidePlan plan = WidePlan::of(A, bytes, ranks, channel.most_blocks());
+  for (std::size_t begin = 0; begin < bytes; begin += plan.round_bytes) {
+    const std::size_t round_bytes = std::min(plan.round_bytes, bytes - begin);
+    AllReduceCall<Reduction> round = call;  // packets look at no peer's buffers
+    round.count = round_bytes / sizeof(T);
+    round.in += begin / sizeof(T);
+    round.out += begin / sizeof(T);
+    channel.enqueue(wide_kernel_for<A, Reduction>(ranks, plan.packets_of_lane), plan.shape(round_bytes), watch_threads,
+                    stream, meta, round);
     meta.counts = false;
   }
 }

@@ -21,7 +21,7 @@ static_assert(executor<CudaLane<2>>);
 inline __device__ BlockState enter_call(const DeviceChannelView& view, const DeviceCall& call) {
   ptx::wait_for_grids_before();
   BlockState* const state = view.state(static_cast<int>(blockIdx.x));
-  const BlockState last = *state;
+  const BlockState last = *state;  // but `calls`, which only one lane looks at
   if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
   __syncthreads();  // all have read the state before the first lane to end writes it
   ptx::let_next_grid_launch();

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include <allfold/algo/chunk.hpp>
 #include <allfold/base/config.hpp>
 #include <allfold/memory/device_channel.hpp>
 #include <allfold/policy/algorithm.hpp>
@@ -19,8 +20,9 @@ struct GridShape {
 
 /// Threads of a block besides its lanes, where it sends packets.
 inline constexpr int watch_threads = 32;
-/// The most warps of lanes beside them.
-inline constexpr std::size_t packet_warps = (most_threads - watch_threads) / 32;
+/// The most lanes beside them, and warps of these.
+inline constexpr int packet_lanes = most_threads - watch_threads;
+inline constexpr std::size_t packet_warps = packet_lanes / 32;
 
 namespace detail {
 
@@ -41,7 +43,6 @@ constexpr GridShape spread(std::size_t units, int lanes, int most_lanes, int mos
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
   const auto ranks = static_cast<std::size_t>(world_size);
-  constexpr int packet_lanes = most_threads - watch_threads;
   switch (algorithm) {
     case Algorithm::one_shot_packet:
       return detail::spread((bytes + 11) / 12, ranks == 2 ? 32 : 128, packet_lanes, most_blocks);
@@ -58,40 +59,51 @@ constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int wor
   return {};
 }
 
-/// How many wide packets a lane handles at a time, where a rank sends so many bytes to a peer in one stage. Of two, less
-/// of them is tags; of one, more warps share a short call.
+/// How many wide packets a lane handles at a time, where a rank sends so many bytes to a peer in one stage. With two,
+/// fewer bits are tags; with one, a short call spreads over more warps.
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr int wide_packets_of_lane(std::size_t part_bytes, int world_size) noexcept {
   return world_size > 2 && part_bytes < (std::size_t{448} << 10) ? 1 : 2;
 }
 
-/// What the lanes of a warp send at a time as wide packets.
-constexpr std::size_t wide_warp_bytes(int packets_of_lane) noexcept {
-  return (static_cast<std::size_t>(packets_of_lane) * 32 - 1) * 16;
-}
+/// How a call goes in wide packets: in rounds of one launch each, of whole vectors.
+struct WidePlan {
+  int parts;                ///< one of which a rank sends to each peer in a stage
+  int packets_of_lane;      ///< at a time
+  std::size_t round_bytes;  ///< of every round but the last, which may be shorter
+  int most_blocks;
 
-/// The grid of a call with wide packets, cut into so many parts: all blocks have alike much to do, in few passes.
-constexpr GridShape wide_shape(std::size_t bytes, int parts, int packets_of_lane, int most_blocks) noexcept {
-  const auto warps = static_cast<std::size_t>(
-      detail::divide_up(bytes, static_cast<std::size_t>(parts) * wide_warp_bytes(packets_of_lane)));
-  const auto blocks = static_cast<std::size_t>(most_blocks);
-  const auto passes = static_cast<std::size_t>(detail::divide_up(warps, blocks * packet_warps));
-  const int each = detail::divide_up(warps, blocks * passes);
-  return {detail::divide_up(warps, static_cast<std::size_t>(each) * passes), each * 32};
-}
+  /// `bytes`: more than 0, of whole vectors.
+  static constexpr WidePlan of(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
+    const int parts = algorithm == Algorithm::two_shot_packet ? world_size : 1;
+    const int of_lane = wide_packets_of_lane(bytes / static_cast<std::size_t>(parts), world_size);
+    const std::size_t passes = DeviceLayout::wide_packets(world_size) / static_cast<unsigned>(of_lane * packet_lanes);
+    const std::size_t most =
+        passes * packet_warps * static_cast<std::size_t>(most_blocks * parts) * warp_bytes(of_lane);
+    return {parts, of_lane, share_of(bytes, detail::divide_up(bytes, most), 16), most_blocks};
+  }
 
-/// The longest call with wide packets that is sure to fit their slots.
-constexpr std::size_t wide_round_bytes(int parts, int packets_of_lane, int world_size, int most_blocks) noexcept {
-  const std::size_t slots = DeviceLayout::wide_packets(world_size);
-  const std::size_t passes = slots / (static_cast<std::size_t>(packets_of_lane) * 32 * packet_warps);
-  return passes * packet_warps * static_cast<std::size_t>(most_blocks * parts) * wide_warp_bytes(packets_of_lane);
-}
+  /// What the lanes of a warp send at a time.
+  static constexpr std::size_t warp_bytes(int packets_of_lane) noexcept {
+    return (static_cast<std::size_t>(packets_of_lane) * 32 - 1) * 16;
+  }
+
+  /// The grid of a round: all blocks have alike much to do, in few passes.
+  constexpr GridShape shape(std::size_t bytes) const noexcept {
+    const auto warps = static_cast<std::size_t>(
+        detail::divide_up(bytes, static_cast<std::size_t>(parts) * warp_bytes(packets_of_lane)));
+    const auto blocks = static_cast<std::size_t>(most_blocks);
+    const auto passes = static_cast<std::size_t>(detail::divide_up(warps, blocks * packet_warps));
+    const int each = detail::divide_up(warps, blocks * passes);
+    return {detail::divide_up(warps, static_cast<std::size_t>(each) * passes), each * 32};
+  }
+};
 
 /// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions.
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size) noexcept {
   if (algorithm == Algorithm::two_shot_packet) return std::size_t{256} << 10;
-  return std::size_t{world_size == 2 ? 320U : 128U} << 10;
+  return std::size_t{world_size == 2 ? 320U : 192U} << 10;
 }
 
 }  // namespace allfold

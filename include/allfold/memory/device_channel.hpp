@@ -30,7 +30,7 @@ struct alignas(16) DevicePacket {
   static constexpr std::size_t largest_element = 96;
 
   std::uint32_t data[3];
-  std::uint32_t flag;  ///< the epoch it belongs to
+  std::uint32_t flag;  ///< the epoch it belongs to; of a wide packet, data and tag
 };
 
 /// Where things lie in one rank's part of a channel's memory on the GPU. The same on every rank.
@@ -54,8 +54,10 @@ struct DeviceLayout {
   ALLFOLD_HD static constexpr bool has_wide_packets(int world_size) noexcept {
     return world_size == 2 || world_size == 4;
   }
-  /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source.
-  static constexpr unsigned wide_room = 8704;
+  /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source. Four ranks
+  /// have two passes of fifteen warps with two packets of each lane, enough for what TunedSelector sends in packets.
+  static constexpr unsigned wide_room = 4 * 2 * 15 * 64;
+  static_assert(wide_room < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
   ALLFOLD_HD static constexpr unsigned wide_sources(int world_size) noexcept {
     return world_size == 2 ? 1 : static_cast<unsigned>(world_size);
   }
@@ -119,7 +121,7 @@ struct DeviceChannelView {
            std::size_t{set * static_cast<unsigned>(world_size)} * DeviceLayout::packets * sizeof(DevicePacket);
   }
 
-  /// Where a set of a block's wide packets begins in each part: inputs, then results, each of rank 0, rank 1, and so on.
+  /// Where a set of a block's wide packets begins in each part: inputs, then results, each of one source after the other.
   ALLFOLD_HD std::size_t wide_offset(int block, std::uint32_t set) const noexcept {
     return layout.wide_offset + std::size_t{static_cast<std::uint32_t>(block) * 2 + set} * stage_count *
                                     DeviceLayout::wide_room * sizeof(DevicePacket);

@@ -66,10 +66,12 @@ struct SelectionQuery {
   std::size_t bytes = 0;  ///< count * sizeof(T)
   int world_size = 1;
   TopologyKind topology = TopologyKind::fully_connected;
-  bool device = false;                          ///< operands lie in GPU memory
-  bool symmetric = false;                       ///< input and output both lie in symmetric memory
-  bool aligned = true;                          ///< both start at a multiple of 16 bytes, and `bytes` is one
-  bool vectors = true;                          ///< aligned, and elements do not reach over multiples of 16 bytes
+  bool device = false;     ///< operands lie in GPU memory
+  bool symmetric = false;  ///< input and output both lie in symmetric memory
+  bool aligned = true;     ///< both start at a multiple of 16 bytes, and `bytes` is one
+  /// All of it is whole vectors of 16 bytes on every rank, also where memory was registered: aligned parts, of elements
+  /// whose size divides 16.
+  bool vectors = true;
   std::size_t buffer_bytes = 0;                 ///< the communicator's staging buffer
   AlgorithmSet possible = AlgorithmSet::all();  ///< what can run this call; `none` always can
 };

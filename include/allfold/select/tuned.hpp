@@ -66,8 +66,9 @@ inline constexpr TuningIndex default_tuning_index[2] = {TuningIndex{default_tuni
 
 /// Chooses by a table of measured crossovers: the built-in one, or what a tuning run wrote. A world size without
 /// rows takes those of the nearest, the larger of two. Where a row's algorithm cannot run, the next larger row's
-/// that can is taken, else `none`. On GPUs, what is not of aligned vectors goes by the rows of private memory, whose
-/// algorithms ask less of it. The table must be the same on every rank.
+/// that can is taken, else `none`. On GPUs, calls that are not aligned go by the rows of private memory, whose algorithms
+/// ask less of them; so does what is not of whole vectors where its row names packets. The table must be the same on
+/// every rank.
 class TunedSelector {
  public:
   using policy_category = selector_tag;
@@ -104,18 +105,11 @@ class TunedSelector {
   }
 
   Algorithm select(const SelectionQuery& query) const noexcept {
-    const AlgorithmSet usable = query.possible & suited(query.topology);
-    const bool in_window = query.world_size >= 0 && query.world_size <= max_window_ranks;
-    const std::span<const TuningRow> all = rows(query.device);
-    const detail::TuningIndex& index = rows_.empty() ? detail::default_tuning_index[query.device ? 1 : 0] : index_;
-    const bool symmetric = query.symmetric && (query.vectors || !query.device);
-    const detail::TuningRange range = in_window ? index.ranges[symmetric ? 1 : 0][query.world_size]
-                                                : detail::nearest_rows(all, query.world_size, symmetric);
-    for (const TuningRow& row : all.subspan(range.first, range.count)) {
-      if (row.up_to_bytes < query.bytes) continue;
-      if (row.algorithm == Algorithm::none || usable.contains(row.algorithm)) return row.algorithm;
-    }
-    return Algorithm::none;
+    if (!query.symmetric || !query.device) return look_up(query, query.symmetric);
+    if (!query.aligned) return look_up(query, false);
+    const Algorithm choice = look_up(query, true);
+    const bool asks_for_vectors = choice == Algorithm::one_shot_packet || choice == Algorithm::two_shot_packet;
+    return asks_for_vectors && !query.vectors ? look_up(query, false) : choice;
   }
 
   friend bool operator==(const TunedSelector& a, const TunedSelector& b) noexcept {
@@ -129,6 +123,20 @@ class TunedSelector {
   }
 
  private:
+  Algorithm look_up(const SelectionQuery& query, bool symmetric) const noexcept {
+    const AlgorithmSet usable = query.possible & suited(query.topology);
+    const bool in_window = query.world_size >= 0 && query.world_size <= max_window_ranks;
+    const std::span<const TuningRow> all = rows(query.device);
+    const detail::TuningIndex& index = rows_.empty() ? detail::default_tuning_index[query.device ? 1 : 0] : index_;
+    const detail::TuningRange range = in_window ? index.ranges[symmetric ? 1 : 0][query.world_size]
+                                                : detail::nearest_rows(all, query.world_size, symmetric);
+    for (const TuningRow& row : all.subspan(range.first, range.count)) {
+      if (row.up_to_bytes < query.bytes) continue;
+      if (row.algorithm == Algorithm::none || usable.contains(row.algorithm)) return row.algorithm;
+    }
+    return Algorithm::none;
+  }
+
   /// hybrid_cube_mesh is for that topology, the others need a link between each pair of ranks.
   static AlgorithmSet suited(TopologyKind topology) noexcept {
     constexpr AlgorithmSet mesh = AlgorithmSet::of(Algorithm::hybrid_cube_mesh);

@@ -32,7 +32,8 @@ ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
   // All shards are cut alike, by the length of the longest.
   const std::size_t shard_elems = share_of(call.count, ranks, line_grain<T>());
   const std::size_t part_elems = share_of(shard_elems, e.blocks(), line_grain<T>());
-  const std::size_t chunk_elems = push_chunk(part_elems, e.inbox_slot_bytes() / sizeof(T), line_grain<T>());
+  const std::size_t slot_elems = e.inbox_slot_bytes() / sizeof(T);
+  const std::size_t chunk_elems = stage_out ? slot_elems : push_chunk(part_elems, slot_elems, line_grain<T>());
   const auto chunk_of = [&](int shard, int chunk) {
     const std::size_t shard_begin = static_cast<std::size_t>(shard) * shard_elems;
     const std::size_t part = static_cast<std::size_t>(e.block()) * part_elems;
