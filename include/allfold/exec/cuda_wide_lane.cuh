@@ -109,8 +109,8 @@ struct WideUnit : PackedWords<T, 4 * N> {
   }
 };
 
-/// The executor of GPU ranks that sends wide packets, N of each lane at a time. All operands are vectors: aligned, and whole. What a rank has
-/// itself it does not send to itself, for such calls are bound by what links and memory move.
+/// The executor of GPU ranks that sends wide packets, N of each lane at a time. All operands are vectors: aligned, and
+/// whole. What a rank has itself it does not send to itself, for such calls are bound by what links and memory move.
 ///
 /// A round uses one of two sets of slots, in turn, and the uses of a set have the tags 1 and 2 in turn. None meets an old
 /// one, for a use leaves its own tag or none in all slots of its set: peers write those that the round fills, and this
@@ -138,9 +138,8 @@ class CudaWideLane : public CudaLane<World> {
 
   template <class T>
   ALLFOLD_DEVICE void plan_wide() {
-    packet_elems_ = WideUnit<T, N>::warp_elems;
+    this->packet_elems_ = WideUnit<T, N>::warp_elems;
   }
-  ALLFOLD_DEVICE std::size_t packet_elems() const { return packet_elems_; }
 
   /// Left to fold_posted, which sends a pass ahead of what it receives: so neither waits for the other.
   template <class T>
@@ -348,7 +347,6 @@ class CudaWideLane : public CudaLane<World> {
 
   std::uint32_t rounds_;
   std::uint64_t filled_;
-  std::size_t packet_elems_ = 1;
 };
 
 }  // namespace allfold
