@@ -325,8 +325,8 @@ class BasicCommunicator {
   SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in,
                        const Located& out) const noexcept {
     const bool aligned = ((bytes | in.offset | out.offset) & 15U) == 0;
-    const auto starts_at_vectors = [&](const Located& part) {
-      return part.window == nullptr || part.window->starts_at_vectors(world_size());
+    const auto starts_at_vectors = [&](const Located& part) {  // what CPU ranks share always does
+      return !Transport::device || part.window == nullptr || part.window->starts_at_vectors(world_size());
     };
     return {.bytes = bytes,
             .world_size = world_size(),
