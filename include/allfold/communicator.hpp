@@ -325,8 +325,8 @@ class BasicCommunicator {
   SelectionQuery query(std::size_t bytes, std::size_t element_bytes, const Located& in,
                        const Located& out) const noexcept {
     const bool aligned = ((bytes | in.offset | out.offset) & 15U) == 0;
-    const auto starts_at_vectors = [&](const Located& part) {  // what CPU ranks share always does
-      return !Transport::device || part.window == nullptr || part.window->starts_at_vectors(world_size());
+    const auto starts = [&](const Located& part) {  // at vectors; what CPU ranks share always does
+      return !Transport::device || part.window == nullptr || start_at_vectors(part.window->at, world_size());
     };
     return {.bytes = bytes,
             .world_size = world_size(),
@@ -334,7 +334,7 @@ class BasicCommunicator {
             .device = Transport::device,
             .symmetric = in.window != nullptr && out.window != nullptr,
             .aligned = aligned,
-            .vectors = aligned && 16 % element_bytes == 0 && starts_at_vectors(in) && starts_at_vectors(out),
+            .vectors = aligned && 16 % element_bytes == 0 && starts(in) && starts(out),
             .buffer_bytes = options().buffer_bytes,
             .possible = possible_algorithms(session_, element_bytes, Transport::largest_packet_element)};
   }

@@ -146,26 +146,14 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
          shape.lanes * Unit::packets <= DeviceLayout::packets;
 }
 
-/// Whether every rank's part of both buffers begins at a whole vector; alike on every rank, for a mapping keeps the
-/// place in a page. Of private memory each rank knows its own alone.
-template <class Reduction>
-bool is_aligned_everywhere(const AllReduceCall<Reduction>& call, int world_size) noexcept {
-  if (call.inputs.reach != Reach::mapped || call.outputs.reach != Reach::mapped) return false;
-  std::uintptr_t address = 0;
-  for (int r = 0; r < world_size; ++r) {
-    address |=
-        reinterpret_cast<std::uintptr_t>(call.inputs.at[r]) | reinterpret_cast<std::uintptr_t>(call.outputs.at[r]);
-  }
-  return (address & 15U) == 0;
-}
-
 /// Whether the call is of whole, aligned vectors, and long enough that wide packets pay. All ranks have to answer alike:
-/// others understand nothing of a rank's wide packets.
+/// others understand nothing of a rank's wide packets. Of private memory each rank knows its own alone.
 template <Algorithm A, class Reduction>
 bool suits_wide(const AllReduceCall<Reduction>& call, int world_size) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
   return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A, world_size) && (bytes & 15U) == 0 &&
-         is_aligned_everywhere(call, world_size);
+         call.inputs.reach == Reach::mapped && call.outputs.reach == Reach::mapped &&
+         start_at_vectors(call.inputs.at, world_size) && start_at_vectors(call.outputs.at, world_size);
 }
 
 /// A call that does not fit one round of wide packets is several.

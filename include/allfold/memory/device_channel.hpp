@@ -62,7 +62,7 @@ struct DeviceLayout {
     return world_size == 2 ? 1 : static_cast<unsigned>(world_size);
   }
   ALLFOLD_HD static constexpr unsigned wide_packets(int world_size) noexcept {
-    return wide_room / wide_sources(world_size) / 64 * 64;
+    return wide_room / wide_sources(world_size);
   }
 
   static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes, std::size_t inbox_slot_bytes) noexcept {
