@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
+#include <iterator>
 #include <random>
 #include <string>
 #include <utility>
@@ -78,10 +80,13 @@ class ScratchFile {
   char path_[40] = "/tmp/allfold-tuned-selector-XXXXXX";
 };
 
-TEST_CASE("TunedSelector's built-in table is the measured one") {
-  std::string path = __FILE__;
-  path.resize(path.rfind("tests/unit"));
-  CHECK(TunedSelector::from_file(path + "bench/results/host-tuning.txt") == TunedSelector());
+TEST_CASE("TunedSelector's built-in tables are the measured ones") {
+  std::string results = __FILE__;
+  results.resize(results.rfind("tests/unit"));
+  results += "bench/results/";
+  CHECK(TunedSelector::from_file(results + "host-tuning.txt") == TunedSelector());
+  const TunedSelector on_gpus = TunedSelector::from_file(results + "h200-tuning.txt");
+  CHECK(std::ranges::equal(on_gpus.rows(), allfold::default_tuning_table(true)));
 }
 
 TEST_CASE("TunedSelector's built-in table: packets while small, two motions when large, at every world size") {
@@ -234,7 +239,8 @@ TEST_CASE("random tuning tables survive the way through text") {
       for (const bool symmetric : {true, false}) {
         std::size_t bytes = random() % 100;
         for (auto n = 1 + random() % 4; n > 0; --n) {
-          rows.push_back({world_size, symmetric, bytes, allfold::all_algorithms[random() % 6]});
+          rows.push_back(
+              {world_size, symmetric, bytes, allfold::all_algorithms[random() % std::size(allfold::all_algorithms)]});
           bytes += 1 + (random() >> (1 + random() % 60)) / 8;
         }
       }

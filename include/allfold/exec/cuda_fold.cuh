@@ -32,19 +32,45 @@ struct FoldPlan {
   typename Fold::result* to[Most];
   int sources;
   int targets;
+  bool own_first = false;  ///< to[0] is this GPU's memory, the others are peers'
 };
 
-/// Turns an array to the left by 0 to N - 1 places, by selects alone: an index that the compiler does not know would put
-/// it into memory.
-template <class T, int N>
+/// Turns an array, from index First on, to the left by fewer places than it has there, by selects alone: an index that
+/// the compiler does not know would put it into memory.
+template <int First, class T, int N>
 ALLFOLD_DEVICE void rotate(T (&array)[N], int by) {
+  constexpr int n = N - First;
 #pragma unroll
-  for (int step = 1; step < N; step *= 2) {
-    T turned[N];
+  for (int step = 1; step < n; step *= 2) {
+    T turned[n];
 #pragma unroll
-    for (int i = 0; i < N; ++i) turned[i] = array[(i + step) % N];
+    for (int i = 0; i < n; ++i) turned[i] = array[First + (i + step) % n];
 #pragma unroll
-    for (int i = 0; i < N; ++i) array[i] = (by & step) != 0 ? turned[i] : array[i];
+    for (int i = 0; i < n; ++i) array[First + i] = (by & step) != 0 ? turned[i] : array[First + i];
+  }
+}
+
+/// Vectors that a lane copies at a time.
+inline constexpr int copies_in_flight = 4;
+
+/// Vectors [begin, end) of those that are `lane`'s: every lanes-th.
+inline __device__ void copy_vectors(void* to, const void* from, std::size_t begin, std::size_t end, int lane,
+                                    int lanes) {
+  auto* const target = static_cast<unsigned char*>(to);
+  const auto* const source = static_cast<const unsigned char*>(from);
+  const auto stride = static_cast<std::size_t>(lanes);
+  for (std::size_t at = begin + static_cast<std::size_t>(lane); at < end; at += stride * copies_in_flight) {
+    std::uint32_t raw[copies_in_flight][4];
+#pragma unroll
+    for (int v = 0; v < copies_in_flight; ++v) {
+      const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+      if (i < end) ptx::load_once(source + i * 16, raw[v]);
+    }
+#pragma unroll
+    for (int v = 0; v < copies_in_flight; ++v) {
+      const std::size_t i = at + static_cast<std::size_t>(v) * stride;
+      if (i < end) ptx::store(target + i * 16, raw[v]);
+    }
   }
 }
 
@@ -66,15 +92,19 @@ __device__ void fold_elements(const Fold& fold, const FoldPlan<Fold, Most>& plan
   }
 }
 
-/// The same with elements [0, n) by vectors, whose addresses are aligned.
+/// Vectors of each source that a lane has under way.
+template <int Most>
+inline constexpr int folds_in_flight = Most > 4 ? 1 : 2;
+
+/// The same with vectors [begin, end), whose addresses are aligned, to the first `targets` of the plan's.
 template <class Fold, int Most>
-__device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes) {
+__device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, int targets, std::size_t begin,
+                             std::size_t end, int lane, int lanes) {
   using Source = Vector<typename Fold::source>;
   using Result = Vector<typename Fold::result>;
-  constexpr int in_flight = Most > 4 ? 1 : 2;  // vectors of each source that a lane has under way
-  const std::size_t vectors = n / Source::elems;
+  constexpr int in_flight = folds_in_flight<Most>;
   const auto stride = static_cast<std::size_t>(lanes);
-  for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
+  for (std::size_t at = begin + static_cast<std::size_t>(lane); at < end; at += stride * in_flight) {
     Source raw[in_flight][Most];
     Result result[in_flight];
 #pragma unroll
@@ -82,12 +112,12 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
       const std::size_t i = at + static_cast<std::size_t>(v) * stride;
 #pragma unroll
       for (int s = 0; s < Most; ++s) {
-        if (s < plan.sources && i < vectors) ptx::load_once(plan.from[s] + i * Source::elems, raw[v][s].word);
+        if (s < plan.sources && i < end) ptx::load_once(plan.from[s] + i * Source::elems, raw[v][s].word);
       }
     }
 #pragma unroll
     for (int v = 0; v < in_flight; ++v) {
-      if (at + static_cast<std::size_t>(v) * stride >= vectors) break;
+      if (at + static_cast<std::size_t>(v) * stride >= end) break;
       result[v].clear();
 #pragma unroll
       for (int e = 0; e < Source::elems; ++e) {
@@ -104,8 +134,25 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
 #pragma unroll
       for (int v = 0; v < in_flight; ++v) {
         const std::size_t i = at + static_cast<std::size_t>(v) * stride;
-        if (t < plan.targets && i < vectors) ptx::store(plan.to[t] + i * Result::elems, result[v].word);
+        if (t < targets && i < end) ptx::store(plan.to[t] + i * Result::elems, result[v].word);
       }
+    }
+  }
+}
+
+/// The same to all targets, of which the first is memory of this GPU: results go there, and from there in runs to one
+/// peer after the other, which links carry faster. Each lane sends what it has folded.
+/// Source: docs/decisions/0007-device-constants.md.
+template <class Fold, int Most>
+__device__ void fold_vectors_in_runs(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t vectors, int lane,
+                                     int lanes) {
+  const auto run = static_cast<std::size_t>(lanes * copies_in_flight);
+  for (std::size_t begin = 0; begin < vectors; begin += run) {
+    const std::size_t end = begin + run < vectors ? begin + run : vectors;
+    fold_vectors(fold, plan, 1, begin, end, lane, lanes);
+#pragma unroll
+    for (int t = 1; t < Most; ++t) {
+      if (t < plan.targets) copy_vectors(plan.to[t], plan.to[0], begin, end, lane, lanes);
     }
   }
 }
@@ -122,9 +169,14 @@ __device__ void fold_block(const Fold& fold, const FoldPlan<Fold, Most>& plan, s
       aligned = aligned && (i >= plan.targets || is_vector_aligned(plan.to[i]));
     }
     if (aligned) {
-      fold_vectors(fold, plan, n, lane, lanes);
       constexpr auto elems = static_cast<std::size_t>(Vector<typename Fold::source>::elems);
-      begin = n / elems * elems;
+      const std::size_t vectors = n / elems;
+      if (Most > 2 && plan.own_first && vectors > static_cast<std::size_t>(lanes * folds_in_flight<Most>)) {
+        fold_vectors_in_runs(fold, plan, vectors, lane, lanes);
+      } else {
+        fold_vectors(fold, plan, plan.targets, 0, vectors, lane, lanes);
+      }
+      begin = vectors * elems;
     }
   }
   fold_elements(fold, plan, begin, n, lane, lanes);
@@ -137,21 +189,8 @@ inline __device__ void copy_block(void* to, const void* from, std::size_t bytes,
   const auto stride = static_cast<std::size_t>(lanes);
   std::size_t begin = 0;
   if (is_vector_aligned(to) && is_vector_aligned(from)) {
-    constexpr int in_flight = 4;
     const std::size_t vectors = bytes / 16;
-    for (std::size_t at = static_cast<std::size_t>(lane); at < vectors; at += stride * in_flight) {
-      std::uint32_t raw[in_flight][4];
-#pragma unroll
-      for (int v = 0; v < in_flight; ++v) {
-        const std::size_t i = at + static_cast<std::size_t>(v) * stride;
-        if (i < vectors) ptx::load_once(source + i * 16, raw[v]);
-      }
-#pragma unroll
-      for (int v = 0; v < in_flight; ++v) {
-        const std::size_t i = at + static_cast<std::size_t>(v) * stride;
-        if (i < vectors) ptx::store(target + i * 16, raw[v]);
-      }
-    }
+    copy_vectors(to, from, 0, vectors, lane, lanes);
     begin = vectors * 16;
   } else if (((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) & 3U) == 0) {
     const std::size_t words = bytes / 4;

@@ -105,7 +105,7 @@ namespace launching {
 /// The worlds that machines have get kernels of their own; the others share one.
 template <Algorithm A, class Reduction>
 const void* kernel_for(int world_size) {
-  if constexpr (A != Algorithm::hybrid_cube_mesh && !sends_packets<A>) {
+  if constexpr (A != Algorithm::hybrid_cube_mesh && !sends_packets(A)) {
     if (world_size == 2) return reinterpret_cast<const void*>(&all_reduce_kernel<A, 2, Reduction>);
     if (world_size == 4) return reinterpret_cast<const void*>(&all_reduce_kernel<A, 4, Reduction>);
     if (world_size == 8) return reinterpret_cast<const void*>(&all_reduce_kernel<A, 8, Reduction>);
@@ -181,15 +181,15 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
   const int ranks = channel.view().layout.world_size;
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
   const void* kernel = nullptr;
-  if constexpr (sends_packets<A> && 16 % sizeof(typename Reduction::value_type) == 0) {
+  if constexpr (sends_packets(A) && 16 % sizeof(typename Reduction::value_type) == 0) {
     if (suits_wide<A>(call, ranks)) return enqueue_wide<A>(channel, call, meta, stream);
   }
   const GridShape shape = device_shape(A, bytes, ranks, channel.most_blocks());
-  if constexpr (sends_packets<A> && PacketUnit<typename Reduction::value_type>::has_whole_words) {
+  if constexpr (sends_packets(A) && PacketUnit<typename Reduction::value_type>::has_whole_words) {
     if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks);
   }
   if (kernel == nullptr) kernel = kernel_for<A, Reduction>(ranks);
-  channel.enqueue(kernel, shape, sends_packets<A> ? watch_threads : 0, stream, meta, call);
+  channel.enqueue(kernel, shape, sends_packets(A) ? watch_threads : 0, stream, meta, call);
 }
 
 }  // namespace launching

@@ -47,9 +47,6 @@ inline __device__ void watch_call(const DeviceChannelView& view, const DeviceCal
       .until([&] { return arrival(ptx::load_relaxed(theirs), word); }, [&] { return peer; });
 }
 
-template <Algorithm A>
-inline constexpr bool sends_packets = A == Algorithm::one_shot_packet || A == Algorithm::two_shot_packet;
-
 ALLFOLD_KERNELS_BEGIN
 
 template <Algorithm A, int World, class Reduction>
@@ -57,8 +54,8 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
     all_reduce_kernel(const __grid_constant__ DeviceChannelView view, const __grid_constant__ DeviceCall meta,
                       const __grid_constant__ AllReduceCall<Reduction> call) {
   const std::uint32_t epoch = enter_call(view, meta).epoch;
-  const int lanes = static_cast<int>(blockDim.x) - (sends_packets<A> ? watch_threads : 0);
-  if (sends_packets<A> && static_cast<int>(threadIdx.x) >= lanes) {
+  const int lanes = static_cast<int>(blockDim.x) - (sends_packets(A) ? watch_threads : 0);
+  if (sends_packets(A) && static_cast<int>(threadIdx.x) >= lanes) {
     watch_call(view, meta, epoch);
     return;
   }

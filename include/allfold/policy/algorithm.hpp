@@ -42,6 +42,11 @@ constexpr std::string_view name(Algorithm algorithm) noexcept {
   return "?";
 }
 
+/// Whether its data travels in packets, each of which tells by itself that it has arrived.
+ALLFOLD_HD constexpr bool sends_packets(Algorithm algorithm) noexcept {
+  return algorithm == Algorithm::one_shot_packet || algorithm == Algorithm::two_shot_packet;
+}
+
 /// A set of algorithms; a structural type, so that a set can be a template argument.
 struct AlgorithmSet {
   std::uint8_t bits = 0;

@@ -32,8 +32,8 @@ inline constexpr TuningRow default_tuning_rows[] = {
     {8, false, unlimited_bytes, Algorithm::two_shot_packet},
 };
 
-/// For GPUs linked by NVLink. Two and four were measured, and have wide packets; the others do without.
-/// Source: docs/decisions/0007-device-constants.md.
+/// For GPUs linked by NVLink. Two and four have wide packets; the others do without.
+/// Source: bench/results/h200-tuning.txt.
 inline constexpr TuningRow device_tuning_rows[] = {
     {2, true, std::size_t{12} << 20, Algorithm::one_shot_packet},
     {2, true, unlimited_bytes, Algorithm::two_shot_push},

@@ -108,8 +108,7 @@ class TunedSelector {
     if (!query.symmetric || !query.device) return look_up(query, query.symmetric);
     if (!query.aligned) return look_up(query, false);
     const Algorithm choice = look_up(query, true);
-    const bool asks_for_vectors = choice == Algorithm::one_shot_packet || choice == Algorithm::two_shot_packet;
-    return asks_for_vectors && !query.vectors ? look_up(query, false) : choice;
+    return sends_packets(choice) && !query.vectors ? look_up(query, false) : choice;
   }
 
   friend bool operator==(const TunedSelector& a, const TunedSelector& b) noexcept {
