@@ -62,9 +62,9 @@ namespace {
 using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
 using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
 
-constexpr std::initializer_list<std::size_t> counts = {0,  1,    3,     8,
-                                                       17, 1025, 30011, 327680};  // the last in wide packets
-constexpr std::size_t most = 327680;
+/// In wide packets, also of elements of one byte.
+constexpr std::size_t most = allfold::wide_from_bytes(Algorithm::one_shot_packet, 2);
+constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011, most};
 
 template <class T, class Comm, class Op>
 void check_type(const allfold::Environment& environment, RankGpu& gpu, const Op& op) {

@@ -73,13 +73,16 @@ void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned c
   const cudaStream_t stream = gpu.stream();
   Random random(seed);
   for (unsigned call = 0; call < calls; ++call) {
+    const Algorithm algorithm = random.chance(50) ? Algorithm::one_shot_packet : Algorithm::two_shot_packet;
     // Mostly as short as wide packets are, so that the slots of long calls grow old.
-    const std::size_t least = (std::size_t{128} << 10) / sizeof(T) / vector_elems;
-    const std::size_t span = random.chance(5) ? most / vector_elems : std::min(least + 4096, most / vector_elems);
-    const std::size_t count = random.between(std::min(least, span), span) * vector_elems;
+    const std::size_t longest = most / vector_elems;
+    const std::size_t least = allfold::wide_from_bytes(algorithm, environment.world_size) / 16;
+    EXPECT(least <= longest);
+    const std::size_t count =
+        random.between(least, random.chance(5) ? longest : std::min(least + 4096, longest)) * vector_elems;
     allfold::CallOptions call_options;
     call_options.stream = stream;
-    call_options.algorithm = random.chance(50) ? Algorithm::one_shot_packet : Algorithm::two_shot_packet;
+    call_options.algorithm = algorithm;
     if (random.chance(3)) call_options.algorithm = Algorithm::two_shot_push;
     if (random.chance(3)) comm.barrier({.stream = stream});
     const bool in_place = random.chance(30);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Grids of calls with wide packets: every warp's worth of a vector has a lane, and no block more than its slots.
+// Grids of calls with wide packets: every warp's worth of a vector has a lane, and no block more than its slots. Where
+// slots lie.
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 
 #include <doctest/doctest.h>
@@ -62,4 +64,44 @@ TEST_CASE("wide packets: the built-in table's longest calls are of one round, wi
   constexpr std::size_t mib = std::size_t{1} << 20;
   CHECK(WidePlan::of(Algorithm::one_shot_packet, 12 * mib, 2, 132).round_bytes == 12 * mib);
   CHECK(WidePlan::of(Algorithm::two_shot_packet, 10 * mib, 4, 132).round_bytes == 10 * mib);
+}
+
+TEST_CASE("slots of packets: no block, parity or stage has those of another, nor what lies behind them") {
+  using allfold::DeviceChannelView;
+  using allfold::DeviceLayout;
+  using allfold::DevicePacket;
+  using allfold::Stage;
+  for (int ranks = 2; ranks <= allfold::max_window_ranks; ++ranks) {
+    for (const int blocks : {1, 7, 132}) {
+      CAPTURE(ranks);
+      CAPTURE(blocks);
+      DeviceChannelView view;
+      view.layout = DeviceLayout::of(ranks, blocks, 4096, 512);
+      const auto stage_bytes = static_cast<std::size_t>(ranks * DeviceLayout::packets) * sizeof(DevicePacket);
+      const std::size_t wide_bytes = DeviceLayout::wide_room * allfold::stage_count * sizeof(DevicePacket);
+      std::size_t end = view.layout.packets_offset;
+      for (int block = 0; block < blocks; ++block) {
+        for (const std::uint32_t epoch : {2U, 7U}) {
+          for (const Stage stage : {Stage::inputs, Stage::results}) {
+            const std::size_t begin = view.packets_offset(ranks, block, epoch, stage);
+            CHECK(begin >= end);
+            CHECK(begin % sizeof(DevicePacket) == 0);
+            end = begin + stage_bytes;
+          }
+        }
+      }
+      CHECK(end <= view.layout.wide_offset);
+      if (DeviceLayout::has_wide_packets(ranks)) {
+        end = view.layout.wide_offset;
+        for (int block = 0; block < blocks; ++block) {
+          for (const std::uint32_t set : {0U, 1U}) {
+            CHECK(view.wide_offset(block, set) >= end);
+            end = view.wide_offset(block, set) + wide_bytes;
+          }
+        }
+      }
+      CHECK(end <= view.layout.staging_offset);
+      CHECK(view.layout.staging_offset + view.layout.staging_bytes <= view.layout.inbox_offset);
+    }
+  }
 }

@@ -103,7 +103,7 @@ struct WidePlan {
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size) noexcept {
   if (algorithm == Algorithm::two_shot_packet) return std::size_t{256} << 10;
-  return std::size_t{world_size == 2 ? 320U : 192U} << 10;
+  return std::size_t{world_size == 2 ? 448U : 192U} << 10;
 }
 
 }  // namespace allfold

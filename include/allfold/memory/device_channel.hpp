@@ -49,14 +49,20 @@ struct DeviceLayout {
 
   /// Packets of one block, parity, stage and source.
   static constexpr int packets = 1024;
+  /// From one block's packets to the next's. Those of two ranks lie further apart than they need to: what blocks receive
+  /// at once spreads better over the memory then. Source: docs/decisions/0007-device-constants.md.
+  ALLFOLD_HD static constexpr unsigned block_packets(int world_size) noexcept {
+    return static_cast<unsigned>(2 * stage_count * world_size * packets) + (world_size == 2 ? 32 : 0);
+  }
   /// The worlds that have wide packets: those that have a kernel of their own, and where they are known to pay. Source:
   /// docs/decisions/0007-device-constants.md.
   ALLFOLD_HD static constexpr bool has_wide_packets(int world_size) noexcept {
     return world_size == 2 || world_size == 4;
   }
   /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source. Four ranks
-  /// have two passes of fifteen warps with two packets of each lane, enough for what TunedSelector sends in packets.
-  static constexpr unsigned wide_room = 4 * 2 * 15 * 64;
+  /// have two passes of fifteen warps with two packets of each lane, enough for what TunedSelector sends in packets, and
+  /// some more, for blocks that lie 15 * 32 KiB apart receive more slowly. Source: docs/decisions/0007-device-constants.md.
+  static constexpr unsigned wide_room = 4 * 2 * 17 * 64;
   static_assert(wide_room < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
   ALLFOLD_HD static constexpr unsigned wide_sources(int world_size) noexcept {
     return world_size == 2 ? 1 : static_cast<unsigned>(world_size);
@@ -76,7 +82,7 @@ struct DeviceLayout {
     layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
     layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
     layout.wide_offset =
-        line_up(layout.packets_offset + sizeof(DevicePacket) * n * 2 * stage_count * ranks * std::size_t{packets});
+        line_up(layout.packets_offset + sizeof(DevicePacket) * n * std::size_t{block_packets(world_size)});
     layout.staging_offset = line_up(layout.wide_offset + sizeof(DevicePacket) * n * 2 * stage_count *
                                                              std::size_t{has_wide_packets(world_size) ? wide_room : 0});
     layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
@@ -115,10 +121,10 @@ struct DeviceChannelView {
   /// two sets: who sends in epoch e + 2 has seen the peer enter e + 1, hence leave e. `world_size` is the layout's; a
   /// kernel may know it better.
   ALLFOLD_HD std::size_t packets_offset(int world_size, int block, std::uint32_t epoch, Stage stage) const noexcept {
-    const auto set =
-        (static_cast<std::uint32_t>(block) * 2 + (epoch & 1U)) * stage_count + static_cast<unsigned>(stage);
-    return layout.packets_offset +
-           std::size_t{set * static_cast<unsigned>(world_size)} * DeviceLayout::packets * sizeof(DevicePacket);
+    const unsigned set = (epoch & 1U) * stage_count + static_cast<unsigned>(stage);
+    const unsigned slot = static_cast<unsigned>(block) * DeviceLayout::block_packets(world_size) +
+                          set * static_cast<unsigned>(world_size * DeviceLayout::packets);
+    return layout.packets_offset + std::size_t{slot} * sizeof(DevicePacket);
   }
 
   /// Where a set of a block's wide packets begins in each part: inputs, then results, each of one source after the other.
