@@ -62,15 +62,20 @@ namespace {
 using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
 using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
 
-/// In wide packets, also of elements of one byte.
-constexpr std::size_t most = allfold::wide_from_bytes(Algorithm::one_shot_packet, 2);
-constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011, most};
+constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
+/// In symmetric memory this goes in wide packets, also of elements of one byte.
+constexpr std::size_t most = allfold::wide_from_bytes(Algorithm::one_shot_packet, 2, 1000);
 
 template <class T, class Comm, class Op>
 void check_type(const allfold::Environment& environment, RankGpu& gpu, const Op& op) {
-  allfold_test::GpuChecks<T, Op> checks(gpu, environment, op, most, 20261204);
+  using Checks = allfold_test::GpuChecks<T, Op>;
+  Checks checks(gpu, environment, op, most, 20261204);
   Comm comm = Comm::create(environment, allfold_test::gpu_options());
   checks.check_counts(comm, counts);
+  const auto in = comm.template allocate<T>(Checks::room(most));
+  const auto out = comm.template allocate<T>(Checks::room(most));
+  checks.check(comm, in.span(), 0, out.span(), 0, most, {});
+  checks.check(comm, out.span(), 0, out.span(), 0, most, {});
   gpu.meet();
 }
 

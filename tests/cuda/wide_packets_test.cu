@@ -58,8 +58,10 @@ __global__ void check_kernel(const T* from, std::size_t n, int ranks, unsigned c
 
 constexpr std::size_t vector_elems = 8;
 
+/// Calls of up to `most_bytes`, so many of 100 as long as it happens, the others as short as wide packets are: then the
+/// slots of long calls grow old.
 void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned calls, std::size_t most_bytes,
-               int blocks, std::uint64_t seed) {
+               unsigned percent_long, int blocks, std::uint64_t seed) {
   const std::size_t most = most_bytes / sizeof(T);
   allfold_test::DeviceField<Findings> found(1);
   EXPECT_CUDA(cudaMemset(found.data(), 0, sizeof(Findings)));
@@ -74,12 +76,11 @@ void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned c
   Random random(seed);
   for (unsigned call = 0; call < calls; ++call) {
     const Algorithm algorithm = random.chance(50) ? Algorithm::one_shot_packet : Algorithm::two_shot_packet;
-    // Mostly as short as wide packets are, so that the slots of long calls grow old.
     const std::size_t longest = most / vector_elems;
-    const std::size_t least = allfold::wide_from_bytes(algorithm, environment.world_size) / 16;
+    const std::size_t least = allfold::wide_from_bytes(algorithm, environment.world_size, 1000) / 16;
     EXPECT(least <= longest);
     const std::size_t count =
-        random.between(least, random.chance(5) ? longest : std::min(least + 4096, longest)) * vector_elems;
+        random.between(least, random.chance(percent_long) ? longest : std::min(least + 4096, longest)) * vector_elems;
     allfold::CallOptions call_options;
     call_options.stream = stream;
     call_options.algorithm = algorithm;
@@ -112,15 +113,15 @@ TEST_CASE("wide packets: thousands of calls of all lengths, with tags that come 
   NEEDS_GPU();
   const std::uint64_t seed = allfold_test::test_seed();
   allfold_test::over_gpus({2, 4}, [&](const allfold::Environment& environment, RankGpu& gpu) {
-    run_calls(environment, gpu, 3000, std::size_t{7} << 20, 0, seed);
+    run_calls(environment, gpu, 3000, std::size_t{7} << 20, 5, 0, seed);
   });
 }
 
-TEST_CASE("wide packets: few blocks, so that calls are at the edge of what they hold") {
+TEST_CASE("wide packets: few blocks, so that calls are about as long as the slots, or are several rounds") {
   NEEDS_GPU();
   const std::uint64_t seed = allfold_test::test_seed();
   allfold_test::over_gpus({2, 4}, [&](const allfold::Environment& environment, RankGpu& gpu) {
-    for (const int blocks : {5, 7, 8, 13}) run_calls(environment, gpu, 700, std::size_t{2} << 20, blocks, seed);
+    for (const int blocks : {2, 3, 5, 8}) run_calls(environment, gpu, 700, std::size_t{2} << 20, 60, blocks, seed);
   });
 }
 
@@ -128,6 +129,6 @@ TEST_CASE("wide packets: few blocks, so that calls are at the edge of what they 
 TEST_CASE("a short round for the sanitizers") {
   NEEDS_GPU();
   allfold_test::over_gpus({2, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
-    run_calls(environment, gpu, 10, std::size_t{512} << 10, 12, 1);
+    run_calls(environment, gpu, 10, std::size_t{512} << 10, 0, 12, 1);
   });
 }

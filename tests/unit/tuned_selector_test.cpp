@@ -80,7 +80,7 @@ class ScratchFile {
   char path_[40] = "/tmp/allfold-tuned-selector-XXXXXX";
 };
 
-TEST_CASE("TunedSelector's built-in tables are the measured ones") {
+TEST_CASE("TunedSelector's built-in tables are those of bench/results") {
   std::string results = __FILE__;
   results.resize(results.rfind("tests/unit"));
   results += "bench/results/";

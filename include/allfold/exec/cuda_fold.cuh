@@ -32,28 +32,26 @@ struct FoldPlan {
   typename Fold::result* to[Most];
   int sources;
   int targets;
-  bool own_first = false;  ///< to[0] is this GPU's memory, the others are peers'
 };
 
-/// Turns an array, from index First on, to the left by fewer places than it has there, by selects alone: an index that
-/// the compiler does not know would put it into memory.
-template <int First, class T, int N>
+/// Turns an array to the left by 0 to N - 1 places, by selects alone: an index that the compiler does not know would put
+/// it into memory.
+template <class T, int N>
 ALLFOLD_DEVICE void rotate(T (&array)[N], int by) {
-  constexpr int n = N - First;
 #pragma unroll
-  for (int step = 1; step < n; step *= 2) {
-    T turned[n];
+  for (int step = 1; step < N; step *= 2) {
+    T turned[N];
 #pragma unroll
-    for (int i = 0; i < n; ++i) turned[i] = array[First + (i + step) % n];
+    for (int i = 0; i < N; ++i) turned[i] = array[(i + step) % N];
 #pragma unroll
-    for (int i = 0; i < n; ++i) array[First + i] = (by & step) != 0 ? turned[i] : array[First + i];
+    for (int i = 0; i < N; ++i) array[i] = (by & step) != 0 ? turned[i] : array[i];
   }
 }
 
 /// Vectors that a lane copies at a time.
 inline constexpr int copies_in_flight = 4;
 
-/// Vectors [begin, end) of those that are `lane`'s: every lanes-th.
+/// Lanes `lane` of `lanes` copy vectors [begin, end), whose addresses are aligned.
 inline __device__ void copy_vectors(void* to, const void* from, std::size_t begin, std::size_t end, int lane,
                                     int lanes) {
   auto* const target = static_cast<unsigned char*>(to);
@@ -96,10 +94,10 @@ __device__ void fold_elements(const Fold& fold, const FoldPlan<Fold, Most>& plan
 template <int Most>
 inline constexpr int folds_in_flight = Most > 4 ? 1 : 2;
 
-/// The same with vectors [begin, end), whose addresses are aligned, to the first `targets` of the plan's.
+/// Lanes `lane` of `lanes` fold vectors [begin, end), whose addresses are aligned.
 template <class Fold, int Most>
-__device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, int targets, std::size_t begin,
-                             std::size_t end, int lane, int lanes) {
+__device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t begin, std::size_t end,
+                             int lane, int lanes) {
   using Source = Vector<typename Fold::source>;
   using Result = Vector<typename Fold::result>;
   constexpr int in_flight = folds_in_flight<Most>;
@@ -134,32 +132,41 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
 #pragma unroll
       for (int v = 0; v < in_flight; ++v) {
         const std::size_t i = at + static_cast<std::size_t>(v) * stride;
-        if (t < targets && i < end) ptx::store(plan.to[t] + i * Result::elems, result[v].word);
+        if (t < plan.targets && i < end) ptx::store(plan.to[t] + i * Result::elems, result[v].word);
       }
     }
   }
 }
 
-/// The same to all targets, of which the first is memory of this GPU: results go there, and from there in runs to one
-/// peer after the other, which links carry faster. Each lane sends what it has folded.
+/// Vectors of a run, of each lane.
+inline constexpr int run_vectors = 4;
+
+/// Lanes `lane` of `lanes` fold vectors [0, vectors) into `own`, which is one of the targets, and from there send them
+/// in runs to one other target after the other, which links carry faster. A lane sends what it has stored itself, for
+/// both begin alike and have the same stride; so they need no barrier.
 /// Source: docs/decisions/0007-device-constants.md.
 template <class Fold, int Most>
-__device__ void fold_vectors_in_runs(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t vectors, int lane,
-                                     int lanes) {
-  const auto run = static_cast<std::size_t>(lanes * copies_in_flight);
+__device__ void fold_vectors_in_runs(const Fold& fold, const FoldPlan<Fold, Most>& plan, typename Fold::result* own,
+                                     std::size_t vectors, int lane, int lanes) {
+  FoldPlan<Fold, Most> first = plan;
+  first.to[0] = own;
+  first.targets = 1;
+  const auto run = static_cast<std::size_t>(lanes * run_vectors);
   for (std::size_t begin = 0; begin < vectors; begin += run) {
     const std::size_t end = begin + run < vectors ? begin + run : vectors;
-    fold_vectors(fold, plan, 1, begin, end, lane, lanes);
+    fold_vectors(fold, first, begin, end, lane, lanes);
 #pragma unroll
-    for (int t = 1; t < Most; ++t) {
-      if (t < plan.targets) copy_vectors(plan.to[t], plan.to[0], begin, end, lane, lanes);
+    for (int t = 0; t < Most; ++t) {
+      if (plan.to[t] != own) copy_vectors(plan.to[t], own, begin, end, lane, lanes);
     }
   }
 }
 
-/// The lanes of a block fold n elements together.
+/// The lanes of a block fold n elements together. `own`: null, or the target in this GPU's memory, of Most, from which
+/// long results may go to the others.
 template <class Fold, int Most>
-__device__ void fold_block(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes) {
+__device__ void fold_block(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes,
+                           typename Fold::result* own = nullptr) {
   std::size_t begin = 0;
   if constexpr (folds_vectors<Fold>) {
     bool aligned = true;
@@ -171,10 +178,10 @@ __device__ void fold_block(const Fold& fold, const FoldPlan<Fold, Most>& plan, s
     if (aligned) {
       constexpr auto elems = static_cast<std::size_t>(Vector<typename Fold::source>::elems);
       const std::size_t vectors = n / elems;
-      if (Most > 2 && plan.own_first && vectors > static_cast<std::size_t>(lanes * folds_in_flight<Most>)) {
-        fold_vectors_in_runs(fold, plan, vectors, lane, lanes);
+      if (own != nullptr && vectors > static_cast<std::size_t>(lanes * folds_in_flight<Most>)) {
+        fold_vectors_in_runs(fold, plan, own, vectors, lane, lanes);
       } else {
-        fold_vectors(fold, plan, plan.targets, 0, vectors, lane, lanes);
+        fold_vectors(fold, plan, 0, vectors, lane, lanes);
       }
       begin = vectors * elems;
     }

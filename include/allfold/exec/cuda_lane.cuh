@@ -82,14 +82,14 @@ class CudaLane {
     for (int r = 0; r < Most; ++r) plan.to[r] = static_cast<Result*>(targets.at[r]);
 #pragma unroll
     for (int r = 1; r < Most; ++r) plan.to[0] = !to_all && r == rank() ? plan.to[r] : plan.to[0];
-    if constexpr (World > 2) {  // this rank's own, then those of its peers as nth_peer has them
-      if (to_all) {
-        rotate<0>(plan.to, rank());
-        rotate<1>(plan.to, block() % (World - 1));
-        plan.own_first = true;
-      }
+    if constexpr (World > 2) {  // from a peer on, and not all blocks from the same
+      if (to_all) rotate(plan.to, nth_peer(rank(), World, block(), 0));
     }
-    fold_block(fold, plan, n, lane(), lanes_);
+    Result* own = nullptr;
+    if constexpr (World == 4) {  // of more ranks not measured
+      if (to_all && targets.reach == Reach::mapped) own = static_cast<Result*>(targets.at[rank()]);
+    }
+    fold_block(fold, plan, n, lane(), lanes_, own);
   }
 
   template <class T>

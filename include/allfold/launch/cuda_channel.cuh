@@ -149,10 +149,10 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
 /// Whether the call is of whole, aligned vectors, and long enough that wide packets pay. All ranks have to answer alike:
 /// others understand nothing of a rank's wide packets. Of private memory each rank knows its own alone.
 template <Algorithm A, class Reduction>
-bool suits_wide(const AllReduceCall<Reduction>& call, int world_size) noexcept {
+bool suits_wide(const AllReduceCall<Reduction>& call, int world_size, int most_blocks) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A, world_size) && (bytes & 15U) == 0 &&
-         call.inputs.reach == Reach::mapped && call.outputs.reach == Reach::mapped &&
+  return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A, world_size, most_blocks) &&
+         (bytes & 15U) == 0 && call.inputs.reach == Reach::mapped && call.outputs.reach == Reach::mapped &&
          start_at_vectors(call.inputs.at, world_size) && start_at_vectors(call.outputs.at, world_size);
 }
 
@@ -182,7 +182,7 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
   const void* kernel = nullptr;
   if constexpr (sends_packets(A) && 16 % sizeof(typename Reduction::value_type) == 0) {
-    if (suits_wide<A>(call, ranks)) return enqueue_wide<A>(channel, call, meta, stream);
+    if (suits_wide<A>(call, ranks, channel.most_blocks())) return enqueue_wide<A>(channel, call, meta, stream);
   }
   const GridShape shape = device_shape(A, bytes, ranks, channel.most_blocks());
   if constexpr (sends_packets(A) && PacketUnit<typename Reduction::value_type>::has_whole_words) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include <allfold/algo/chunk.hpp>
@@ -99,11 +100,15 @@ struct WidePlan {
   }
 };
 
-/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions.
+/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions; of two ranks while no lane
+/// has more than one of them.
 /// Source: docs/decisions/0007-device-constants.md.
-constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size) noexcept {
-  if (algorithm == Algorithm::two_shot_packet) return std::size_t{256} << 10;
-  return std::size_t{world_size == 2 ? 448U : 192U} << 10;
+constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size, int most_blocks) noexcept {
+  constexpr std::size_t kib = 1024;
+  if (algorithm == Algorithm::two_shot_packet) return 256 * kib;
+  if (world_size > 2) return 192 * kib;
+  const std::size_t one_each = static_cast<std::size_t>(most_blocks * packet_lanes) * DevicePacket::payload_bytes;
+  return std::clamp(one_each, 320 * kib, 448 * kib);
 }
 
 }  // namespace allfold

@@ -49,10 +49,11 @@ struct DeviceLayout {
 
   /// Packets of one block, parity, stage and source.
   static constexpr int packets = 1024;
-  /// From one block's packets to the next's. Those of two ranks lie further apart than they need to: what blocks receive
-  /// at once spreads better over the memory then. Source: docs/decisions/0007-device-constants.md.
+  /// From one block's packets to the next's. Those of two ranks lie somewhat further apart than they need to, for then
+  /// what blocks receive at once spreads better over the memory. Source: docs/decisions/0007-device-constants.md.
   ALLFOLD_HD static constexpr unsigned block_packets(int world_size) noexcept {
-    return static_cast<unsigned>(2 * stage_count * world_size * packets) + (world_size == 2 ? 32 : 0);
+    constexpr unsigned spread = 32;
+    return static_cast<unsigned>(2 * stage_count * world_size * packets) + (world_size == 2 ? spread : 0);
   }
   /// The worlds that have wide packets: those that have a kernel of their own, and where they are known to pay. Source:
   /// docs/decisions/0007-device-constants.md.
@@ -61,7 +62,8 @@ struct DeviceLayout {
   }
   /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source. Four ranks
   /// have two passes of fifteen warps with two packets of each lane, enough for what TunedSelector sends in packets, and
-  /// some more, for blocks that lie 15 * 32 KiB apart receive more slowly. Source: docs/decisions/0007-device-constants.md.
+  /// some more: then blocks lie 544 KiB apart, and with 480 they would receive more slowly. Source:
+  /// docs/decisions/0007-device-constants.md.
   static constexpr unsigned wide_room = 4 * 2 * 17 * 64;
   static_assert(wide_room < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
   ALLFOLD_HD static constexpr unsigned wide_sources(int world_size) noexcept {

@@ -33,7 +33,7 @@ inline constexpr TuningRow default_tuning_rows[] = {
 };
 
 /// For GPUs linked by NVLink. Two and four have wide packets; the others do without.
-/// Source: bench/results/h200-tuning.txt.
+/// Source: bench/results/h200-tuning.txt, docs/decisions/0007-device-constants.md.
 inline constexpr TuningRow device_tuning_rows[] = {
     {2, true, std::size_t{12} << 20, Algorithm::one_shot_packet},
     {2, true, unlimited_bytes, Algorithm::two_shot_push},
