@@ -120,8 +120,8 @@ TEST_CASE("random inserts, erases and lookups agree with a linear search") {
       default: {
         const std::uintptr_t first = start + below(1000);
         const std::size_t bytes = below(300);
-        const bool within = bytes != 0 &&
-            first >= slot.base && first < slot.base + slot.bytes && first + bytes <= slot.base + slot.bytes;
+        const bool within = bytes != 0 && first >= slot.base && first < slot.base + slot.bytes &&
+                            first + bytes <= slot.base + slot.bytes;
         const auto hit = registry.find(at(first), bytes);
         REQUIRE(hit.entry == (within ? &slot : nullptr));
         if (within) REQUIRE(hit.offset_bytes == first - slot.base);

@@ -60,10 +60,10 @@ struct DeviceLayout {
   ALLFOLD_HD static constexpr bool has_wide_packets(int world_size) noexcept {
     return world_size == 2 || world_size == 4;
   }
-  /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source. Four ranks
-  /// have two passes of fifteen warps with two packets of each lane, enough for what TunedSelector sends in packets, and
-  /// some more: then blocks lie 544 KiB apart, and with 480 they would receive more slowly. Source:
-  /// docs/decisions/0007-device-constants.md.
+  /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source: nine passes
+  /// of fifteen warps with two packets of each lane, four ranks have two. With 132 blocks these are 17 and 15 MiB, enough
+  /// for what TunedSelector sends in packets. Blocks lie 544 KiB apart; with 480 they would receive more slowly.
+  /// Source: docs/decisions/0007-device-constants.md.
   static constexpr unsigned wide_room = 4 * 2 * 17 * 64;
   static_assert(wide_room < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
   ALLFOLD_HD static constexpr unsigned wide_sources(int world_size) noexcept {

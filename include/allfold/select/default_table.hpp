@@ -35,11 +35,12 @@ inline constexpr TuningRow default_tuning_rows[] = {
 /// For GPUs linked by NVLink. Two and four have wide packets; the others do without.
 /// Source: bench/results/h200-tuning.txt, docs/decisions/0007-device-constants.md.
 inline constexpr TuningRow device_tuning_rows[] = {
-    {2, true, std::size_t{12} << 20, Algorithm::one_shot_packet},
+    {2, true, std::size_t{16} << 20, Algorithm::one_shot_packet},
     {2, true, unlimited_bytes, Algorithm::two_shot_push},
-    {2, false, std::size_t{768} << 10, Algorithm::one_shot_packet},
+    {2, false, std::size_t{640} << 10, Algorithm::one_shot_packet},
     {2, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
-    {2, false, unlimited_bytes, Algorithm::one_shot_push},
+    {2, false, std::size_t{8} << 20, Algorithm::one_shot_push},
+    {2, false, unlimited_bytes, Algorithm::two_shot_push},
     {3, true, std::size_t{128} << 10, Algorithm::one_shot_packet},
     {3, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {3, true, std::size_t{4} << 20, Algorithm::two_shot},
