@@ -44,18 +44,18 @@ void stay_away(const allfold::Environment& environment, Algorithm algorithm, std
 }  // namespace
 
 TEST_CASE("a rank that stays away is named by all, in every algorithm") {
-  for (const Algorithm algorithm : {Algorithm::none, Algorithm::one_shot, Algorithm::one_shot_packet,
-                                    Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::one_shot_push,
-                                    Algorithm::two_shot_push}) {
+  for (const Algorithm algorithm :
+       {Algorithm::none, Algorithm::one_shot, Algorithm::one_shot_packet, Algorithm::two_shot,
+        Algorithm::two_shot_packet, Algorithm::one_shot_push, Algorithm::two_shot_push}) {
     CAPTURE(allfold::name(algorithm));
-    allfold_test::over_ranks({3}, [&](const allfold::Environment& environment) { stay_away(environment, algorithm, 8); });
+    allfold_test::over_ranks({3},
+                             [&](const allfold::Environment& environment) { stay_away(environment, algorithm, 8); });
   }
 }
 
 TEST_CASE("the same in a hybrid cube mesh, where most ranks are no neighbours of it") {
-  allfold_test::over_processes({8}, [](const allfold::Environment& environment) {
-    stay_away(environment, Algorithm::hybrid_cube_mesh, 100);
-  });
+  allfold_test::over_processes(
+      {8}, [](const allfold::Environment& environment) { stay_away(environment, Algorithm::hybrid_cube_mesh, 100); });
 }
 
 TEST_CASE("a timeout that is no time is refused, and the communicator lives on") {

@@ -10,11 +10,11 @@
 /// Before a template whose callee decides on which side it runs: quiets nvcc's check of the side not taken.
 #define ALLFOLD_ANY_SIDE ALLFOLD_DO_PRAGMA(nv_exec_check_disable)
 /// Around templates of that kind whose lambdas call it too: ALLFOLD_ANY_SIDE does not reach into lambdas.
-#define ALLFOLD_ANY_SIDE_BEGIN                                                        \
-  ALLFOLD_DO_PRAGMA(nv_diagnostic push)                                               \
-  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20011)                                           \
-  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20013) ALLFOLD_DO_PRAGMA(nv_diag_suppress 20014) \
-      ALLFOLD_DO_PRAGMA(nv_diag_suppress 20015)
+#define ALLFOLD_ANY_SIDE_BEGIN              \
+  ALLFOLD_DO_PRAGMA(nv_diagnostic push)     \
+  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20011) \
+  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20013) \
+  ALLFOLD_DO_PRAGMA(nv_diag_suppress 20014) ALLFOLD_DO_PRAGMA(nv_diag_suppress 20015)
 #define ALLFOLD_ANY_SIDE_END ALLFOLD_DO_PRAGMA(nv_diagnostic pop)
 #else
 #define ALLFOLD_HD
