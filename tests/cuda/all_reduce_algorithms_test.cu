@@ -95,7 +95,7 @@ TEST_CASE("every algorithm gives the oracle's bits, bfloat16") {
 
 TEST_CASE("more than the staging memory and the packets hold, with few blocks and odd numbers of them") {
   NEEDS_GPU();
-  allfold_test::over_gpus({2, 3, 8}, [](const allfold::Environment& environment, RankGpu& gpu) {
+  allfold_test::over_gpus({2, 3, 4, 8}, [](const allfold::Environment& environment, RankGpu& gpu) {
     constexpr std::size_t most = 150011;
     GpuChecks<float, allfold::Sum> checks(gpu, environment, allfold::sum, most, 20261201);
     for (const int blocks : {1, 3, 8}) {
