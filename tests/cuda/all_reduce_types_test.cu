@@ -64,7 +64,7 @@ using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSele
 
 constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
 /// In symmetric memory this goes in wide packets, also of elements of one byte.
-constexpr std::size_t most = allfold::wide_from_bytes(Algorithm::one_shot_packet, 2, 1000);
+constexpr std::size_t most = allfold_test::surely_wide_bytes(Algorithm::one_shot_packet, 2);
 
 template <class T, class Comm, class Op>
 void check_type(const allfold::Environment& environment, RankGpu& gpu, const Op& op) {

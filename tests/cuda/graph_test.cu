@@ -31,7 +31,7 @@ using Comm = allfold::Communicator<
 constexpr std::initializer_list<Algorithm> algorithms = {Algorithm::one_shot,      Algorithm::one_shot_packet,
                                                          Algorithm::two_shot,      Algorithm::two_shot_packet,
                                                          Algorithm::two_shot_push, Algorithm::none};
-constexpr std::size_t in_wide_packets = allfold::wide_from_bytes(Algorithm::one_shot_packet, 2, 1000) / sizeof(float);
+constexpr std::size_t in_wide_packets = allfold_test::surely_wide_bytes(Algorithm::one_shot_packet, 2) / sizeof(float);
 constexpr std::initializer_list<std::size_t> counts = {1000, 70001, in_wide_packets};
 constexpr int user_blocks = 8;
 constexpr int user_threads = 256;

@@ -77,7 +77,7 @@ void run_calls(const allfold::Environment& environment, RankGpu& gpu, unsigned c
   for (unsigned call = 0; call < calls; ++call) {
     const Algorithm algorithm = random.chance(50) ? Algorithm::one_shot_packet : Algorithm::two_shot_packet;
     const std::size_t longest = most / vector_elems;
-    const std::size_t least = allfold::wide_from_bytes(algorithm, environment.world_size, 1000) / 16;
+    const std::size_t least = allfold_test::surely_wide_bytes(algorithm, environment.world_size) / 16;
     EXPECT(least <= longest);
     const std::size_t count =
         random.between(least, random.chance(percent_long) ? longest : std::min(least + 4096, longest)) * vector_elems;

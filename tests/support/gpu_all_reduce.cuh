@@ -13,6 +13,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <allfold/launch/cuda_shape.hpp>
 #include <allfold/op/element.hpp>
 #include <allfold/op/operators.hpp>
 #include <allfold/policy/options.hpp>
@@ -228,6 +229,11 @@ class CheckedCall {
   std::size_t place_ = 0;
   bool mesh_ = false;
 };
+
+/// From so many bytes on, whole vectors in symmetric memory go in wide packets, on any number of blocks.
+constexpr std::size_t surely_wide_bytes(allfold::Algorithm algorithm, int world_size) {
+  return allfold::wide_from_bytes(algorithm, world_size, 1000);
+}
 
 /// What one type's all-reduces with one operator need, for up to `most` elements: two fields of private memory, the
 /// answers, and room for what comes back.

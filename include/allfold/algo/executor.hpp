@@ -29,7 +29,8 @@ namespace allfold {
 ///                                                    unasked: 2 * push_slots * world_size
 ///   copy(to, from, bytes)                            the block together
 ///   fold(fold, sources, operands, targets, mask, n)  the block together: n elements; the result goes to the target of
-///                                                    each rank in the mask, perhaps by way of the own
+///                                                    each rank in the mask, perhaps by way of the own if
+///                                                    targets.reach says that this is symmetric memory
 ///   plan_packets<T>(count, parts)                    how a vector travels whose shards are so many
 ///   packet_elems(), packet_round()                   elements of one packet, and of all of a round; more than 0
 ///   post(data, range)                                elements as packets, to all peers

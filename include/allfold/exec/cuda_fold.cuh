@@ -162,8 +162,8 @@ __device__ void fold_vectors_in_runs(const Fold& fold, const FoldPlan<Fold, Most
   }
 }
 
-/// The lanes of a block fold n elements together. `own`: null, or the target in this GPU's memory, of Most, from which
-/// long results may go to the others.
+/// The lanes of a block fold n elements together. `own`: null, or, with Most targets, that in this GPU's memory, from
+/// which long results may go to the others.
 template <class Fold, int Most>
 __device__ void fold_block(const Fold& fold, const FoldPlan<Fold, Most>& plan, std::size_t n, int lane, int lanes,
                            typename Fold::result* own = nullptr) {

@@ -86,7 +86,7 @@ class CudaLane {
       if (to_all) rotate(plan.to, nth_peer(rank(), World, block(), 0));
     }
     Result* own = nullptr;
-    if constexpr (World == 4) {  // of more ranks not measured
+    if constexpr (World == 4) {  // private memory may be the host's; more ranks were not measured
       if (to_all && targets.reach == Reach::mapped) own = static_cast<Result*>(targets.at[rank()]);
     }
     fold_block(fold, plan, n, lane(), lanes_, own);

@@ -43,8 +43,9 @@ ALLFOLD_HD bool two_shot(E& e, const AllReduceCall<Reduction>& call) {
     const Range mine = block_part(me);
     const Buffer inputs = with_part(stage_in ? staged(0, mine) : slice<T>(call.inputs, mine.begin), me,
                                     const_cast<T*>(call.in + mine.begin));
-    const Buffer outputs = with_part(stage_out ? staged(stage_bytes, mine) : slice<T>(call.outputs, mine.begin), me,
-                                     call.out + mine.begin);
+    Buffer outputs = with_part(stage_out ? staged(stage_bytes, mine) : slice<T>(call.outputs, mine.begin), me,
+                               call.out + mine.begin);
+    outputs.reach = call.outputs.reach;  // of the own part; the peers' may be staging memory
     e.fold(FullFold<Reduction>{call.reduction, e.world_size()}, inputs, Operands::ascending(everyone), outputs,
            everyone, mine.size());
     if (!meet(e, Leg::done, everyone)) return false;
