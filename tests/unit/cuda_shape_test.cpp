@@ -24,7 +24,7 @@ std::size_t divide_up(std::size_t n, std::size_t by) { return (n + by - 1) / by;
 
 TEST_CASE("wide packets: every round fits its slots, and its blocks have alike much to do") {
   for (const int ranks : {2, 4}) {
-    const std::size_t slots = allfold::DeviceLayout::wide_packets(ranks);
+    const std::size_t slots = allfold::PacketSlots::wide(ranks).room;
     for (const Algorithm algorithm : {Algorithm::one_shot_packet, Algorithm::two_shot_packet}) {
       for (const int most_blocks : {1, 2, 5, 33, 44, 66, 132, 144}) {
         for (std::size_t bytes = 16; bytes < std::size_t{200} << 20; bytes += bytes / 7 / 16 * 16 + 16) {
@@ -64,7 +64,7 @@ TEST_CASE("wide packets: two bits of 128 are tags, or four") {
 TEST_CASE("wide packets: the built-in table's longest calls are of one round, with all blocks of an H200") {
   int rows = 0;
   for (const allfold::TuningRow& row : allfold::default_tuning_table(true)) {
-    const bool has_wide = row.symmetric && allfold::DeviceLayout::has_wide_packets(row.world_size);
+    const bool has_wide = row.symmetric && allfold::PacketSlots::has_wide(row.world_size);
     if (!has_wide || !allfold::sends_packets(row.algorithm)) continue;
     CAPTURE(row.up_to_bytes);
     CHECK(WidePlan::of(row.algorithm, row.up_to_bytes, row.world_size, 132).round_bytes == row.up_to_bytes);
@@ -73,42 +73,37 @@ TEST_CASE("wide packets: the built-in table's longest calls are of one round, wi
   CHECK(rows >= 2);
 }
 
-TEST_CASE("slots of packets: no block, parity or stage has those of another, nor what lies behind them") {
-  using allfold::DeviceChannelView;
+TEST_CASE("slots of packets overlap neither each other nor what lies behind them") {
   using allfold::DeviceLayout;
   using allfold::DevicePacket;
+  using allfold::PacketSlots;
   using allfold::Stage;
   for (int ranks = 2; ranks <= allfold::max_window_ranks; ++ranks) {
     for (const int blocks : {1, 7, 132}) {
       CAPTURE(ranks);
       CAPTURE(blocks);
-      DeviceChannelView view;
-      view.layout = DeviceLayout::of(ranks, blocks, 4096, 512);
-      const auto stage_bytes = static_cast<std::size_t>(ranks * DeviceLayout::packets) * sizeof(DevicePacket);
-      const std::size_t wide_bytes = DeviceLayout::wide_room * allfold::stage_count * sizeof(DevicePacket);
-      std::size_t end = view.layout.packets_offset;
-      for (int block = 0; block < blocks; ++block) {
-        for (const std::uint32_t epoch : {2U, 7U}) {
-          for (const Stage stage : {Stage::inputs, Stage::results}) {
-            const std::size_t begin = view.packets_offset(ranks, block, epoch, stage);
-            CHECK(begin >= end);
-            CHECK(begin % sizeof(DevicePacket) == 0);
-            end = begin + stage_bytes;
-          }
-        }
-      }
-      CHECK(end <= view.layout.wide_offset);
-      if (DeviceLayout::has_wide_packets(ranks)) {
-        end = view.layout.wide_offset;
+      const auto end_of = [&](const PacketSlots& slots) {
+        std::size_t end = 0;
         for (int block = 0; block < blocks; ++block) {
-          for (const std::uint32_t set : {0U, 1U}) {
-            CHECK(view.wide_offset(block, set) >= end);
-            end = view.wide_offset(block, set) + wide_bytes;
+          for (const unsigned set : {0U, 1U}) {
+            for (const Stage stage : {Stage::inputs, Stage::results}) {
+              for (unsigned source = 0; source < slots.sources; ++source) {
+                CHECK(slots.begin(block, set, stage, source) >= end);
+                end = slots.begin(block, set, stage, source) + slots.room;
+              }
+            }
           }
         }
-      }
-      CHECK(end <= view.layout.staging_offset);
-      CHECK(view.layout.staging_offset + view.layout.staging_bytes <= view.layout.inbox_offset);
+        return end * sizeof(DevicePacket);
+      };
+      const DeviceLayout layout = DeviceLayout::of(ranks, blocks, 4096, 512);
+      CHECK(layout.packets_offset + end_of(PacketSlots::of(ranks)) <= layout.wide_offset);
+      CHECK(layout.wide_offset + end_of(PacketSlots::wide(ranks)) <= layout.staging_offset);
+      CHECK(layout.staging_offset + layout.staging_bytes <= layout.inbox_offset);
+      CHECK(PacketSlots::of(ranks).sources == static_cast<unsigned>(ranks));
+      CHECK(PacketSlots::wide(ranks).sources == (!PacketSlots::has_wide(ranks) ? 0U
+                                                 : ranks == 2                  ? 1U
+                                                                               : static_cast<unsigned>(ranks)));
     }
   }
 }

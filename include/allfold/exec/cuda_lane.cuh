@@ -95,7 +95,7 @@ class CudaLane {
   template <class T>
   ALLFOLD_DEVICE void plan_packets(std::size_t, int parts) {
     using Unit = PacketUnit<T>;
-    constexpr int room = DeviceLayout::packets / Unit::packets;
+    constexpr int room = static_cast<int>(PacketSlots::packet_room) / Unit::packets;
     constexpr int passes = room > most_threads ? room / most_threads : 1;
     packet_elems_ = Unit::elems;
     packet_lanes_ = lanes_ < room ? lanes_ : room;
@@ -261,8 +261,9 @@ class CudaLane {
 
   /// Where packet `slot` of rank `from` lies, in any rank's part.
   ALLFOLD_DEVICE std::size_t packets_offset(Stage stage, int from, unsigned slot) const {
-    return view_.packets_offset(world_size(), block(), epoch_, stage) +
-           (static_cast<unsigned>(from) * DeviceLayout::packets + slot) * sizeof(DevicePacket);
+    const unsigned begin =
+        PacketSlots::of(world_size()).begin(block(), epoch_ & 1U, stage, static_cast<unsigned>(from));
+    return view_.layout.packets_offset + std::size_t{begin + slot} * sizeof(DevicePacket);
   }
   ALLFOLD_DEVICE DevicePacket* packets_at(int of, std::size_t offset) const {
     return reinterpret_cast<DevicePacket*>(view_.part[of] + offset);
@@ -288,7 +289,7 @@ class CudaLane {
       std::uint32_t any = 0;
 #pragma unroll
       for (int r = 0; r < Most; ++r) {
-        if (differs[r] != 0) differs[r] = unit[r].look(first + r * DeviceLayout::packets, epoch_);
+        if (differs[r] != 0) differs[r] = unit[r].look(first + r * PacketSlots::packet_room, epoch_);
       }
 #pragma unroll
       for (int r = 0; r < Most; ++r) any |= differs[r];

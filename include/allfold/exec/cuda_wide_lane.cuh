@@ -117,7 +117,7 @@ struct WideUnit : PackedWords<T, 4 * N> {
 /// rank clears what else was filled before.
 template <int World, int N>
 class CudaWideLane : public CudaLane<World> {
-  static_assert(DeviceLayout::has_wide_packets(World));
+  static_assert(PacketSlots::has_wide(World));
   using Base = CudaLane<World>;
   static constexpr int Most = World;
 
@@ -262,11 +262,12 @@ class CudaWideLane : public CudaLane<World> {
   ALLFOLD_DEVICE std::uint32_t set() const { return rounds_ & 1U; }
   ALLFOLD_DEVICE std::uint32_t tag() const { return 1 + (rounds_ >> 1 & 1U); }
 
+  ALLFOLD_DEVICE static constexpr PacketSlots slots() { return PacketSlots::wide(World); }
+
   /// Where packet `slot` of rank `from` lies, in any rank's part.
   ALLFOLD_DEVICE std::size_t offset_of(Stage stage, unsigned from, unsigned slot) const {
-    const unsigned index = static_cast<unsigned>(stage) * DeviceLayout::wide_room +
-                           from % DeviceLayout::wide_sources(World) * DeviceLayout::wide_packets(World);
-    return this->view_.wide_offset(block(), set()) + (index + slot) * sizeof(DevicePacket);
+    const unsigned begin = slots().begin(block(), set(), stage, from % slots().sources);
+    return this->view_.layout.wide_offset + std::size_t{begin + slot} * sizeof(DevicePacket);
   }
 
   template <class Packets>
@@ -339,7 +340,7 @@ class CudaWideLane : public CudaLane<World> {
 #pragma unroll 1
     for (; slot < end; slot += static_cast<unsigned>(lanes() * N)) {
 #pragma unroll 1
-      for (unsigned r = 0; r < DeviceLayout::wide_sources(World); ++r) {
+      for (unsigned r = 0; r < slots().sources; ++r) {
         clear(this->packets_at(rank(), offset_of(stage, r, slot)));
       }
     }

@@ -123,7 +123,7 @@ const void* brief_kernel_for(int world_size) {
   }
 }
 
-/// For the worlds of DeviceLayout::has_wide_packets.
+/// For the worlds of PacketSlots::has_wide.
 template <Algorithm A, class Reduction>
 const void* wide_kernel_for(int world_size, int packets_of_lane) {
   static_assert(wide_packets_of_lane(0, 2) == 2);
@@ -143,7 +143,7 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
   const std::size_t most =
       lanes * Unit::elems * (A == Algorithm::two_shot_packet ? static_cast<std::size_t>(world_size) : 1);
   return call.count != 0 && call.count <= most && ((address | call.count * sizeof(T)) & 3U) == 0 &&
-         shape.lanes * Unit::packets <= DeviceLayout::packets;
+         shape.lanes * Unit::packets <= static_cast<int>(PacketSlots::packet_room);
 }
 
 /// Whether the call is of whole, aligned vectors, and long enough that wide packets pay. All ranks have to answer alike:
@@ -151,7 +151,7 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
 template <Algorithm A, class Reduction>
 bool suits_wide(const AllReduceCall<Reduction>& call, int world_size, int most_blocks) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);
-  return DeviceLayout::has_wide_packets(world_size) && bytes >= wide_from_bytes(A, world_size, most_blocks) &&
+  return PacketSlots::has_wide(world_size) && bytes >= wide_from_bytes(A, world_size, most_blocks) &&
          (bytes & 15U) == 0 && call.inputs.reach == Reach::mapped && call.outputs.reach == Reach::mapped &&
          start_at_vectors(call.inputs.at, world_size) && start_at_vectors(call.outputs.at, world_size);
 }

@@ -78,7 +78,7 @@ struct WidePlan {
   static constexpr WidePlan of(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
     const int parts = algorithm == Algorithm::two_shot_packet ? world_size : 1;
     const int of_lane = wide_packets_of_lane(bytes / static_cast<std::size_t>(parts), world_size);
-    const std::size_t passes = DeviceLayout::wide_packets(world_size) / static_cast<unsigned>(of_lane * packet_lanes);
+    const std::size_t passes = PacketSlots::wide(world_size).room / static_cast<unsigned>(of_lane * packet_lanes);
     const std::size_t most =
         passes * packet_warps * static_cast<std::size_t>(most_blocks * parts) * warp_bytes(of_lane);
     return {parts, of_lane, share_of(bytes, detail::divide_up(bytes, most), 16), most_blocks};

@@ -33,6 +33,46 @@ struct alignas(16) DevicePacket {
   std::uint32_t flag;  ///< the epoch it belongs to; of a wide packet, data and tag
 };
 
+/// Where packets of one kind lie in a rank's part of a channel, counted in packets. A block has two sets of slots, which its
+/// rounds use in turn: who sends in round e + 2 has seen the peer enter e + 1, hence leave e. A set has the slots of each
+/// stage, a stage one slot of each source. How far apart blocks lie decides how evenly what they receive at once spreads
+/// over the GPU's memory, which is why some lie further apart than they need to.
+/// Source: docs/decisions/0007-device-constants.md, "Where packets lie".
+struct PacketSlots {
+  unsigned room = 0;          ///< what a slot holds
+  unsigned sources = 0;       ///< slots of a stage
+  unsigned block_stride = 0;  ///< from one block's first slot to the next's
+
+  /// What a slot of packets of 12 bytes holds, in every world.
+  static constexpr unsigned packet_room = 1024;
+
+  /// Of packets of 12 bytes.
+  ALLFOLD_HD static constexpr PacketSlots of(int world_size) noexcept {
+    const auto ranks = static_cast<unsigned>(world_size);
+    return {packet_room, ranks, 2 * stage_count * ranks * packet_room + (world_size == 2 ? 32 : 0)};
+  }
+
+  /// The worlds that have wide packets: those that have a kernel of their own, and where they are known to pay.
+  ALLFOLD_HD static constexpr bool has_wide(int world_size) noexcept { return world_size == 2 || world_size == 4; }
+
+  /// Of wide packets. Of two ranks only one is a source. A slot holds nine passes of fifteen warps with two packets of each
+  /// lane; of four ranks, two passes. With 132 blocks these are 17 and 15 MiB, enough for what TunedSelector sends in
+  /// packets. Blocks lie 544 KiB apart; with 480, which would do, they receive more slowly.
+  ALLFOLD_HD static constexpr PacketSlots wide(int world_size) noexcept {
+    constexpr unsigned of_stage = 4 * 2 * 17 * 64;
+    static_assert(of_stage < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
+    if (!has_wide(world_size)) return {};
+    const unsigned sources = world_size == 2 ? 1 : static_cast<unsigned>(world_size);
+    return {of_stage / sources, sources, 2 * stage_count * of_stage};
+  }
+
+  /// Where the slot of a source begins, counted from the first block's first.
+  ALLFOLD_HD constexpr unsigned begin(int block, unsigned set, Stage stage, unsigned source) const noexcept {
+    return static_cast<unsigned>(block) * block_stride +
+           ((set * stage_count + static_cast<unsigned>(stage)) * sources + source) * room;
+  }
+};
+
 /// Where things lie in one rank's part of a channel's memory on the GPU. The same on every rank.
 struct DeviceLayout {
   int world_size = 1;
@@ -47,32 +87,6 @@ struct DeviceLayout {
   std::size_t inbox_slot_bytes = 0;
   std::size_t bytes = 0;  ///< of the whole part
 
-  /// Packets of one block, parity, stage and source.
-  static constexpr int packets = 1024;
-  /// From one block's packets to the next's. Those of two ranks lie somewhat further apart than they need to, for then
-  /// what blocks receive at once spreads better over the memory. Source: docs/decisions/0007-device-constants.md.
-  ALLFOLD_HD static constexpr unsigned block_packets(int world_size) noexcept {
-    constexpr unsigned spread = 32;
-    return static_cast<unsigned>(2 * stage_count * world_size * packets) + (world_size == 2 ? spread : 0);
-  }
-  /// The worlds that have wide packets: those that have a kernel of their own, and where they are known to pay. Source:
-  /// docs/decisions/0007-device-constants.md.
-  ALLFOLD_HD static constexpr bool has_wide_packets(int world_size) noexcept {
-    return world_size == 2 || world_size == 4;
-  }
-  /// Wide packets of one block, set and stage: of all sources, and of each. Of two ranks but one is a source: nine passes
-  /// of fifteen warps with two packets of each lane, four ranks have two. With 132 blocks these are 17 and 15 MiB, enough
-  /// for what TunedSelector sends in packets. Blocks lie 544 KiB apart; with 480 they would receive more slowly.
-  /// Source: docs/decisions/0007-device-constants.md.
-  static constexpr unsigned wide_room = 4 * 2 * 17 * 64;
-  static_assert(wide_room < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
-  ALLFOLD_HD static constexpr unsigned wide_sources(int world_size) noexcept {
-    return world_size == 2 ? 1 : static_cast<unsigned>(world_size);
-  }
-  ALLFOLD_HD static constexpr unsigned wide_packets(int world_size) noexcept {
-    return wide_room / wide_sources(world_size);
-  }
-
   static DeviceLayout of(int world_size, int blocks, std::size_t staging_bytes, std::size_t inbox_slot_bytes) noexcept {
     DeviceLayout layout{.world_size = world_size,
                         .blocks = blocks,
@@ -84,9 +98,9 @@ struct DeviceLayout {
     layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
     layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
     layout.wide_offset =
-        line_up(layout.packets_offset + sizeof(DevicePacket) * n * std::size_t{block_packets(world_size)});
-    layout.staging_offset = line_up(layout.wide_offset + sizeof(DevicePacket) * n * 2 * stage_count *
-                                                             std::size_t{has_wide_packets(world_size) ? wide_room : 0});
+        line_up(layout.packets_offset + sizeof(DevicePacket) * n * PacketSlots::of(world_size).block_stride);
+    layout.staging_offset =
+        line_up(layout.wide_offset + sizeof(DevicePacket) * n * PacketSlots::wide(world_size).block_stride);
     layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
     layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
     return layout;
@@ -117,22 +131,6 @@ struct DeviceChannelView {
   ALLFOLD_HD std::uint64_t* signal(int to, int block, Leg leg, int from) const noexcept {
     return reinterpret_cast<std::uint64_t*>(part[to] + layout.pads_offset) +
            (block * leg_count + static_cast<int>(leg)) * layout.world_size + from;
-  }
-
-  /// Where a block's packets begin in each part: those of rank 0, then of rank 1, and so on. Epochs take turns between
-  /// two sets: who sends in epoch e + 2 has seen the peer enter e + 1, hence leave e. `world_size` is the layout's; a
-  /// kernel may know it better.
-  ALLFOLD_HD std::size_t packets_offset(int world_size, int block, std::uint32_t epoch, Stage stage) const noexcept {
-    const unsigned set = (epoch & 1U) * stage_count + static_cast<unsigned>(stage);
-    const unsigned slot = static_cast<unsigned>(block) * DeviceLayout::block_packets(world_size) +
-                          set * static_cast<unsigned>(world_size * DeviceLayout::packets);
-    return layout.packets_offset + std::size_t{slot} * sizeof(DevicePacket);
-  }
-
-  /// Where a set of a block's wide packets begins in each part: inputs, then results, each of one source after the other.
-  ALLFOLD_HD std::size_t wide_offset(int block, std::uint32_t set) const noexcept {
-    return layout.wide_offset + std::size_t{static_cast<std::uint32_t>(block) * 2 + set} * stage_count *
-                                    DeviceLayout::wide_room * sizeof(DevicePacket);
   }
 
   /// Staging memory as a buffer that begins `offset` bytes into every rank's.
