@@ -44,6 +44,12 @@ struct FailureReport {
                        f.departed ? " destroyed its communicator" : " is gone", " and did not arrive at ", call,
                        noticed, "; expected it to take part", end});
     case ErrorCode::usage:
+      if (report.by_call.operation != Operation::signal) {
+        throw UsageError(where, {head, "a kernel of rank ", unsigned{f.by}, " makes an ", text,
+                                 " with another grid than that can have; expected at most DeviceAllReduce::most_blocks "
+                                 "blocks of 32 to 512 threads, a multiple of 32, in one dimension",
+                                 end});
+      }
       throw UsageError(where, {head, "a kernel of rank ", unsigned{f.by}, " asked for ", text, " with rank ", source,
                                "; expected slots 0 to ", signal_slots - 1, " and ranks of the world", end});
     default:

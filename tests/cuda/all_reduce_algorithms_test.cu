@@ -181,13 +181,13 @@ TEST_CASE("an algorithm that cannot run the call is refused, and the communicato
 TEST_CASE("a short round for the sanitizers") {
   NEEDS_GPU();
   allfold_test::over_gpus({2, 3, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
-    constexpr std::size_t most = 3001;
+    constexpr std::size_t most = 40000;
     GpuChecks<float, allfold::Sum> checks(gpu, environment, allfold::sum, most, 20261203);
     allfold::Options options = allfold_test::gpu_options();
     options.blocks = 2;
     Comm comm = Comm::create(environment, options);
     Memory<float> memory(comm, checks, most);
-    for (const std::size_t count : {std::size_t{1}, std::size_t{64}, most}) {
+    for (const std::size_t count : {std::size_t{1}, std::size_t{64}, std::size_t{3001}, most}) {
       check_offset<float>(comm, checks, memory, count, count % 2);
     }
     comm.barrier({.stream = gpu.stream()});

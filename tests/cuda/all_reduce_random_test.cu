@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include <cuda_fp8.h>
 #include <doctest/doctest.h>
 
 #include <allfold/allfold.cuh>
@@ -59,6 +60,9 @@ using Comm = allfold::Communicator<allfold::NvlinkTransport, RandomSelector>;
 
 constexpr std::size_t most = std::size_t{1} << 20;
 constexpr std::size_t room = most + 2 * guard_elems + 64;
+constexpr std::size_t vector_elems = 16;  // of one byte or more
+static_assert(guard_elems % vector_elems == 0);
+constexpr Algorithm packet_algorithms[] = {Algorithm::one_shot_packet, Algorithm::two_shot_packet};
 constexpr int channels = 2;
 constexpr int slots = 3;
 constexpr std::size_t stop_word = 0;  // of HostMeeting: rank 0 says that time is up
@@ -99,15 +103,20 @@ class Calls {
     Slot<T>& slot = *slots_[index];
     SymmetricPair<T>& symmetric = *symmetric_[index];
     finish(comm, slot);
-    const std::size_t limit = std::size_t{1} << random.below(21);
-    const std::size_t count = random.chance(10) ? random.below(3) : random.below(std::min(limit, most) + 1);
-    const std::span<T> in = random.chance(50) ? slot.a.span() : symmetric.a.span();
-    const std::span<T> out = random.chance(50) ? slot.b.span() : symmetric.b.span();
+    // Whole vectors in symmetric memory, the longer ones of which go in wide packets; else anything.
+    const bool vectors = random.chance(30);
+    const std::size_t grain = vectors ? vector_elems : 1;
+    const std::size_t limit = vectors ? most : std::size_t{1} << random.below(21);
+    const std::size_t drawn = random.chance(10) ? random.below(3) : random.below(limit + 1);
+    const std::size_t count = drawn / grain * grain;
+    const std::span<T> in = vectors || random.chance(50) ? symmetric.a.span() : slot.a.span();
+    const std::span<T> out = vectors || random.chance(50) ? symmetric.b.span() : slot.b.span();
     const bool in_place = random.chance(40);
-    const std::size_t in_at = guard_elems + random.below(40);
-    const std::size_t out_at = in_place ? in_at : guard_elems + random.below(40);
+    const std::size_t in_at = guard_elems + random.below(40) / grain * grain;
+    const std::size_t out_at = in_place ? in_at : guard_elems + random.below(40) / grain * grain;
     allfold::CallOptions options = given;
     if (random.chance(80)) options.algorithm = random.pick(allfold::all_algorithms);
+    if (vectors && random.chance(60)) options.algorithm = random.pick(packet_algorithms);
     const allfold_test::Fields<T> fields{in, in_place ? in : out, in_at, out_at};
     try {
       slot.call.begin(comm, op_, fields, count, options);
@@ -176,6 +185,7 @@ void random_schedule(const allfold::Environment& environment, RankGpu& gpu, std:
   Random random(seed);
   Calls<allfold::bfloat16, allfold::Sum> halves(environment, allfold::sum, seed);
   Calls<user::Third, user::JoinThirds> thirds(environment, user::JoinThirds{}, seed);
+  Calls<__nv_fp8_e4m3, allfold::Sum> bytes(environment, allfold::sum, seed);
   ChannelStreams streams(gpu);
   const auto begin = allfold::Clock::now();
   for (bool going = true; going;) {
@@ -187,14 +197,16 @@ void random_schedule(const allfold::Environment& environment, RankGpu& gpu, std:
     Comm comm = Comm::create(environment, options);
     halves.allocate(comm);
     thirds.allocate(comm);
+    bytes.allocate(comm);
     for (int round = 0; round < 50 && going; ++round) {
       for (int step = 0; step < steps_a_round; ++step) {
         const allfold::CallOptions call = streams.pick(random);
         switch (random.below(8)) {
           case 0: comm.barrier(call); break;
           case 1:
-          case 2:
-          case 3: thirds.step(comm, random, call); break;
+          case 2: thirds.step(comm, random, call); break;
+          case 3:
+          case 4: bytes.step(comm, random, call); break;
           default: halves.step(comm, random, call); break;
         }
       }
@@ -204,11 +216,13 @@ void random_schedule(const allfold::Environment& environment, RankGpu& gpu, std:
     }
     halves.finish_all(comm);
     thirds.finish_all(comm);
+    bytes.finish_all(comm);
     for (int s = 0; s < RankGpu::stream_count; ++s) gpu.synchronize(s);
     comm.status();
     gpu.meet();  // before anything is freed
     halves.release();
     thirds.release();
+    bytes.release();
   }
 }
 

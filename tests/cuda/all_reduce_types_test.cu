@@ -58,9 +58,11 @@ struct Wide {
 
 namespace {
 
-// One algorithm each, so that few kernels are compiled: packets, whose payload elements may not divide, and one_shot.
+// One algorithm each, so that few kernels are compiled: packets, whose payload elements may not divide, one_shot, and
+// two_shot_push, whose results lie in memory of their type between two motions.
 using Packets = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot_packet>>;
 using Plain = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::one_shot>>;
+using Push = allfold::Communicator<allfold::NvlinkTransport, allfold::FixedSelector<Algorithm::two_shot_push>>;
 
 constexpr std::initializer_list<std::size_t> counts = {0, 1, 3, 8, 17, 1025, 30011};
 /// In symmetric memory this goes in wide packets, also of elements of one byte.
@@ -102,6 +104,8 @@ TEST_CASE("floats; those of 16 and 8 bits are folded in float and rounded once")
     check_type<allfold::float16, Packets>(environment, gpu, allfold::sum);
     check_type<__nv_fp8_e4m3, Packets>(environment, gpu, allfold::sum);
     check_type<__nv_fp8_e5m2, Plain>(environment, gpu, allfold::sum);
+    check_type<__half, Push>(environment, gpu, allfold::sum);
+    check_type<__nv_fp8_e4m3, Push>(environment, gpu, allfold::sum);
   });
 }
 

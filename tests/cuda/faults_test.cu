@@ -30,7 +30,7 @@ using Plain = allfold::Communicator<allfold::NvlinkTransport,
                                     allfold_test::SomeSelector<Algorithm::one_shot, Algorithm::one_shot_packet>>;
 
 constexpr std::initializer_list<Algorithm> algorithms = {
-    Algorithm::none,     Algorithm::one_shot,        Algorithm::one_shot_packet,
+    Algorithm::none,     Algorithm::one_shot,        Algorithm::one_shot_packet, Algorithm::one_shot_push,
     Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::two_shot_push};
 
 __global__ void increment(int* x) { *x += 1; }
@@ -111,6 +111,9 @@ TEST_CASE("a rank that stays away is named by all, in every algorithm, and a new
   allfold_test::over_gpus({2, 3}, [](const allfold::Environment& environment, RankGpu& gpu) {
     stay_away_in_each(environment, gpu, algorithms, 1000);
   });
+  allfold_test::over_gpus({8}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    stay_away_in_each(environment, gpu, {Algorithm::hybrid_cube_mesh}, 1000);
+  });
 }
 
 TEST_CASE("the same with large calls, in rounds") {
@@ -163,7 +166,10 @@ TEST_CASE("a graph that is replayed on an ended communicator ends at once") {
 namespace {
 
 constexpr auto call_timeout = 2s;
-constexpr std::size_t noticed = 0;  // a word of HostMeeting: how many survivors have noticed
+// Words of HostMeeting.
+constexpr std::size_t noticed = 0;      // how many survivors have noticed
+constexpr std::size_t second_port = 1;  // where the survivors' store is served
+constexpr std::size_t left = 2;         // how many survivors are done
 
 /// What the ranks of one run agree on.
 struct Plan {
@@ -193,8 +199,7 @@ void random_call(Comm& comm, std::span<float> buffer, Random& random, cudaStream
   allfold::CallOptions options;
   options.stream = stream;
   if (random.chance(15)) return comm.barrier(options);
-  options.algorithm = random.pick({Algorithm::none, Algorithm::one_shot, Algorithm::one_shot_packet,
-                                   Algorithm::two_shot, Algorithm::two_shot_packet, Algorithm::two_shot_push});
+  options.algorithm = algorithms.begin()[random.below(algorithms.size())];
   comm.all_reduce(buffer.first(std::size_t{1} << random.below(20)), allfold::sum, options);
 }
 
@@ -230,6 +235,29 @@ void run_until_fault(Comm& comm, std::span<float> buffer, const Plan& plan, Rank
   EXPECT(took < call_timeout + 1s);
 }
 
+/// Those that are left count anew, meet at a store of their own, and sum.
+void go_on_without(int victim, const allfold::Environment& environment, RankGpu& gpu) {
+  constexpr std::size_t count = 100000;
+  allfold::Environment mine = environment;
+  mine.rank -= environment.rank > victim ? 1 : 0;
+  mine.world_size -= 1;
+  allfold_test::GpuChecks<float, allfold::Sum> checks(gpu, mine, allfold::sum, count, 20261207);
+  const bool serves = mine.rank == 0;
+  if (!serves) gpu.host().wait_until(second_port, 1);
+  allfold::TcpStoreOptions meeting{.port = static_cast<std::uint16_t>(gpu.host().load(second_port))};
+  meeting.rank = mine.rank;
+  meeting.world_size = mine.world_size;
+  meeting.serve = serves;
+  allfold::TcpStore store(meeting, allfold::Deadline::after(20s));
+  if (serves) gpu.host().store(second_port, store.port());
+  {
+    Comm second = Comm::create(mine, store, allfold_test::gpu_options());
+    checks.check_counts(second, {1, 1000, count}, {.stream = gpu.stream()});
+  }
+  gpu.host().add(left);  // the store goes last
+  gpu.host().wait_until(left, static_cast<std::uint64_t>(mine.world_size));
+}
+
 void survive(const allfold::Environment& environment, RankGpu& gpu, const Plan& plan) {
   constexpr std::size_t room = std::size_t{1} << 19;
   allfold_test::DeviceField<int> word(1);
@@ -244,11 +272,41 @@ void survive(const allfold::Environment& environment, RankGpu& gpu, const Plan& 
   EXPECT_THROWS_AS(comm.barrier({.stream = gpu.stream()}), allfold::Error);
   EXPECT(allfold::Clock::now() - again < 1s);
   expect_cuda_lives(gpu, word.data());
+  if (plan.world_size > 2) go_on_without(plan.victim, environment, gpu);
+}
+
+/// Ranks of processes, one of which is killed.
+void kill_one(const Plan& plan) {
+  CAPTURE(plan.seed);
+  CAPTURE(plan.world_size);
+  CAPTURE(plan.victim);
+  CAPTURE(plan.after_calls);
+  CAPTURE(plan.after_us);
+  const allfold_test::GpuLayout layout{
+      .world_size = plan.world_size, .ranks = allfold::Ranks::processes, .gpus = allfold_test::usable_gpus()};
+  allfold_test::HostMeeting meeting(plan.world_size);
+  const auto body = [&](const allfold::Environment& environment) {
+    allfold_test::detail::prepare_process(layout);
+    RankGpu gpu(layout.device_of(environment.rank), &meeting);
+    survive(environment, gpu, plan);
+  };
+  for (const allfold::Outcome& outcome :
+       allfold::launch_outcomes(plan.world_size, body, {.timeout = allfold_test::rank_timeout})) {
+    CAPTURE(outcome.rank);
+    if (outcome.rank == plan.victim) {
+      CHECK(outcome.signal == SIGKILL);
+      CHECK_FALSE(outcome.late);
+    } else {
+      CHECK(outcome.error == "");
+      CHECK(outcome.ok());
+    }
+  }
 }
 
 }  // namespace
 
-TEST_CASE("whenever a rank is killed, every other rank gets an error that names it, in time") {
+TEST_CASE(
+    "whenever a rank is killed, every other rank gets an error that names it, in time, and may go on with those left") {
   NEEDS_GPU();
   const int gpus = allfold_test::usable_gpus();
   // Two processes on one GPU take turns, which is slow.
@@ -264,29 +322,21 @@ TEST_CASE("whenever a rank is killed, every other rank gets an error that names 
     plan.after_us = random.chance(20) ? 0 : random.below(20000);
     plan.symmetric = random.chance(50);
     CAPTURE(run);
-    CAPTURE(plan.world_size);
-    CAPTURE(plan.victim);
-    CAPTURE(plan.after_calls);
-    CAPTURE(plan.after_us);
-    const allfold_test::GpuLayout layout{
-        .world_size = plan.world_size, .ranks = allfold::Ranks::processes, .gpus = gpus};
-    allfold_test::HostMeeting meeting(plan.world_size);
-    const auto body = [&](const allfold::Environment& environment) {
-      allfold_test::detail::prepare_process(layout);
-      RankGpu gpu(layout.device_of(environment.rank), &meeting);
-      survive(environment, gpu, plan);
-    };
-    for (const allfold::Outcome& outcome :
-         allfold::launch_outcomes(plan.world_size, body, {.timeout = allfold_test::rank_timeout})) {
-      CAPTURE(outcome.rank);
-      if (outcome.rank == plan.victim) {
-        CHECK(outcome.signal == SIGKILL);
-        CHECK_FALSE(outcome.late);
-      } else {
-        CHECK(outcome.error == "");
-        CHECK(outcome.ok());
-      }
-    }
+    kill_one(plan);
+  }
+}
+
+// Three, also where they have to share GPUs: of two there is nobody left to go on with.
+TEST_CASE("of three ranks one is killed, each in turn, and the others go on in a new communicator") {
+  NEEDS_GPU();
+  Random random(allfold_test::test_seed());
+  for (int victim = 0; victim < 3; ++victim) {
+    kill_one({.seed = random.next(),
+              .world_size = 3,
+              .victim = victim,
+              .after_calls = 9,
+              .after_us = 500,
+              .symmetric = victim == 1});
   }
 }
 
@@ -369,6 +419,33 @@ TEST_CASE("another algorithm") {
       {"one_shot", "one_shot_packet", "rank 1"}, sum_of_four, [](Plain& comm, Field x, const Options& options) {
         comm.all_reduce(x.first(4), allfold::sum, {.stream = options.stream, .algorithm = Algorithm::one_shot_packet});
       });
+}
+
+// Long enough that the others send packets of another kind than rank 1 looks for.
+TEST_CASE("symmetric memory on one side") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    constexpr std::size_t count = std::size_t{1} << 18;
+    allfold_test::DeviceField<int> word(1);
+    allfold_test::DeviceField<float> field(count);
+    for (const Algorithm algorithm : {Algorithm::one_shot_packet, Algorithm::two_shot_packet}) {
+      static_assert(count * sizeof(float) >= allfold_test::surely_wide_bytes(Algorithm::one_shot_packet, 2));
+      Comm comm = Comm::create(environment, allfold_test::gpu_options());
+      const auto buffer = comm.allocate<float>(count);
+      const auto begin = allfold::Clock::now();
+      const auto call = [&] {
+        comm.all_reduce(environment.rank == 1 ? field.span() : buffer.span(), allfold::sum,
+                        {.stream = gpu.stream(), .algorithm = algorithm});
+        gpu.synchronize();
+        comm.status();
+      };
+      const std::string message = EXPECT_THROWS_AS(call(), allfold::MismatchError);
+      EXPECT(allfold::Clock::now() - begin < 10s);
+      allfold_test::expect_contains(message, {"private memory", "symmetric allocation", "rank 1"});
+      expect_cuda_lives(gpu, word.data());
+      gpu.meet();
+    }
+  });
 }
 
 TEST_CASE("another operation") {

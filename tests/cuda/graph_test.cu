@@ -26,13 +26,15 @@ namespace {
 using Comm = allfold::Communicator<
     allfold::NvlinkTransport,
     allfold_test::SomeSelector<Algorithm::two_shot, Algorithm::one_shot, Algorithm::one_shot_packet,
-                               Algorithm::two_shot_packet, Algorithm::two_shot_push>>;
+                               Algorithm::two_shot_packet, Algorithm::one_shot_push, Algorithm::two_shot_push>>;
 
-constexpr std::initializer_list<Algorithm> algorithms = {Algorithm::one_shot,      Algorithm::one_shot_packet,
-                                                         Algorithm::two_shot,      Algorithm::two_shot_packet,
-                                                         Algorithm::two_shot_push, Algorithm::none};
+constexpr std::initializer_list<Algorithm> algorithms = {
+    Algorithm::one_shot,      Algorithm::one_shot_packet, Algorithm::two_shot, Algorithm::two_shot_packet,
+    Algorithm::one_shot_push, Algorithm::two_shot_push,   Algorithm::none};
 constexpr std::size_t in_wide_packets = allfold_test::surely_wide_bytes(Algorithm::one_shot_packet, 2) / sizeof(float);
 constexpr std::initializer_list<std::size_t> counts = {1000, 70001, in_wide_packets};
+/// Several chunks for each block of two_shot_push on four ranks, and results that go in runs.
+constexpr std::size_t long_count = std::size_t{10} << 20;
 constexpr int user_blocks = 8;
 constexpr int user_threads = 256;
 
@@ -132,6 +134,7 @@ class Graph {
       EXPECT_CUDA(cudaGraphNodeGetType(node, &type));
       (type == cudaGraphNodeTypeKernel ? kernels_ : others_) += 1;
     }
+    early_ = programmatic_edges(graph);
     EXPECT_CUDA(cudaGraphInstantiate(&ready_, graph, 0));
     EXPECT_CUDA(cudaGraphDestroy(graph));
     EXPECT_CUDA(cudaGraphUpload(ready_, gpu.stream()));
@@ -145,11 +148,34 @@ class Graph {
   void launch(cudaStream_t stream) const { EXPECT_CUDA(cudaGraphLaunch(ready_, stream)); }
   int kernels() const noexcept { return kernels_; }
   int others() const noexcept { return others_; }
+  /// How many kernels need not wait for the end of the one before them.
+  int early() const noexcept { return early_; }
 
  private:
+  static int programmatic_edges(cudaGraph_t graph) {
+    std::size_t edges = 0;
+#if CUDART_VERSION >= 13000
+    EXPECT_CUDA(cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &edges));
+#else
+    EXPECT_CUDA(cudaGraphGetEdges_v2(graph, nullptr, nullptr, nullptr, &edges));
+#endif
+    std::vector<cudaGraphNode_t> from(edges);
+    std::vector<cudaGraphNode_t> to(edges);
+    std::vector<cudaGraphEdgeData> data(edges);
+#if CUDART_VERSION >= 13000
+    EXPECT_CUDA(cudaGraphGetEdges(graph, from.data(), to.data(), data.data(), &edges));
+#else
+    EXPECT_CUDA(cudaGraphGetEdges_v2(graph, from.data(), to.data(), data.data(), &edges));
+#endif
+    return static_cast<int>(std::count_if(data.begin(), data.end(), [](const cudaGraphEdgeData& edge) {
+      return edge.type == cudaGraphDependencyTypeProgrammatic;
+    }));
+  }
+
   cudaGraphExec_t ready_ = nullptr;
   int kernels_ = 0;
   int others_ = 0;
+  int early_ = 0;
 };
 
 /// A rank's step counter and findings, on its GPU: kernels know which step it is, in a graph too.
@@ -282,6 +308,32 @@ TEST_CASE("a call is one kernel, and nothing else") {
   });
 }
 
+TEST_CASE("a call may be launched before the one before it has ended, but not where ranks share a GPU") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2, 3, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    const bool never = environment.world_size > allfold_test::usable_gpus() || !gpu.has_programmatic_launch();
+    for (const int channels : {1, 2}) {
+      allfold::Options options = allfold_test::gpu_options();
+      options.channels = channels;
+      Comm comm = Comm::create(environment, options);
+      auto buffer = comm.allocate<float>(std::size_t{1} << 20);
+      for (const Algorithm algorithm : algorithms) {
+        const auto early_of = [&](std::span<float> x) {
+          const Graph graph(gpu, [&] {
+            for (int i = 0; i < 3; ++i) comm.all_reduce(x, allfold::sum, on(gpu.stream(), algorithm));
+          });
+          EXPECT(graph.early() == 0 || graph.early() == graph.kernels() - 1);
+          return graph.early() != 0;
+        };
+        EXPECT(early_of(buffer.span().first(64)) == !never);
+        // With two channels not one whose blocks could keep the other's off the GPU.
+        EXPECT(early_of(buffer.span()) == (!never && channels == 1));
+      }
+      gpu.meet();
+    }
+  });
+}
+
 TEST_CASE("an eager call takes the host little time") {
   NEEDS_GPU();
   allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
@@ -303,6 +355,80 @@ TEST_CASE("an eager call takes the host little time") {
                 environment.world_size, times_us[500]);
     EXPECT(times_us[500] < 40);  // a bound for every machine; the benchmark has the figure
   });
+}
+
+TEST_CASE("long calls, replayed") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2, 3, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    allfold_test::DeviceField<float> private_field(long_count);
+    Comm comm = Comm::create(environment, allfold_test::gpu_options());
+    auto in = comm.allocate<float>(long_count);
+    auto out = comm.allocate<float>(long_count);
+    for (const Algorithm algorithm :
+         {Algorithm::two_shot_packet, Algorithm::one_shot_push, Algorithm::two_shot_push, Algorithm::none}) {
+      Script script(gpu, environment);
+      const Graph graph(gpu, [&] {
+        script.next();
+        script.write(in.span(), 0);
+        comm.all_reduce(in, out, allfold::sum, on(gpu.stream(), algorithm));
+        script.read(out.span(), 0);
+        script.write(private_field.span(), 1);
+        comm.all_reduce(private_field.span(), allfold::sum, on(gpu.stream(), algorithm));
+        script.read(private_field.span(), 1);
+      });
+      for (unsigned i = 0; i < 30; ++i) graph.launch(gpu.stream());
+      script.expect_right(30, std::string(allfold::name(algorithm)));
+      comm.status();
+      gpu.meet();
+    }
+  });
+}
+
+// What is launched early holds part of the GPU while it waits. Ranks that begin with different channels would wait for
+// each other, were that part another channel's. Ranks that share a GPU do not do so (docs/decisions/0008-gpu-protocol.md).
+TEST_CASE("ranks that enqueue on two channels in opposite orders do not wait for each other") {
+  NEEDS_GPU();
+  if (allfold_test::usable_gpus() < 2) SKIP_CASE("there is one GPU, and this case wants one per rank");
+  const auto body = [](const allfold::Environment& environment, RankGpu& gpu) {
+    constexpr std::size_t count = std::size_t{1} << 20;
+    allfold::Options options = allfold_test::gpu_options();
+    options.channels = 2;
+    Comm comm = Comm::create(environment, options);
+    const Comm::buffer_type<float> fields[] = {comm.allocate<float>(count), comm.allocate<float>(count)};
+    for (const Algorithm algorithm : {Algorithm::one_shot_packet, Algorithm::two_shot, Algorithm::two_shot_push}) {
+      Script script(gpu, environment);
+      script.next();
+      gpu.synchronize();
+      const auto step = [&](int channel) {
+        const std::span<float> field = fields[channel].span();
+        const auto salt = static_cast<unsigned>(channel);
+        script.write(field, salt, Start::after_all, channel);
+        comm.all_reduce(field, allfold::sum, on(gpu.stream(channel), algorithm, channel));
+        script.read(field, salt, Start::after_all, 1, channel);
+      };
+      const auto synchronize = [&] {
+        gpu.synchronize(0);
+        gpu.synchronize(1);
+      };
+      // Once alike on all ranks: to load a kernel may take a wait for those that run.
+      step(0);
+      step(1);
+      synchronize();
+      for (unsigned i = 0; i < 200; ++i) {
+        const int first = (environment.rank + static_cast<int>(i / 7)) % 2;
+        step(first);
+        step(1 - first);
+        if (i % 16 == 15) synchronize();
+      }
+      synchronize();
+      script.expect_right(1, std::string(allfold::name(algorithm)));
+      comm.status();
+      gpu.meet();
+    }
+  };
+  for (const int world_size : {2, 3, 4}) {
+    if (world_size <= allfold_test::usable_gpus()) allfold_test::over_gpus({world_size}, body);
+  }
 }
 
 TEST_CASE("two communicators in one graph") {

@@ -2,6 +2,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -108,16 +110,39 @@ TEST_CASE("ranks of different hosts are refused") {
   });
 }
 
-TEST_CASE("a world of one works, or is refused with a reason") {
+TEST_CASE("a world of one is refused, and one of nine") {
   NEEDS_GPU();
-  const auto body = [](const allfold::Environment& environment, RankGpu& gpu) {
-    Checks checks(gpu, environment, allfold::sum, 100, 5);
-    auto attempt = Comm::try_create(environment, impatient());
-    if (attempt) {
-      checks.check_counts(attempt.value(), {0, 1, 100});
-    } else {
-      allfold_test::expect_contains(attempt.reason(), {"1 rank"});
-    }
+  for (const int world_size : {1, 9}) {
+    const auto body = [&](const allfold::Environment& environment, RankGpu& gpu) {
+      const std::string message = EXPECT_THROWS_AS(Comm::create(environment, impatient()), allfold::UsageError);
+      allfold_test::expect_contains(
+          message, {world_size == 1 ? "this world has 1 rank" : "the world size is 9; expected 1 to 8"});
+      gpu.synchronize();
+    };
+    const allfold_test::GpuLayout layout{
+        .world_size = world_size, .ranks = allfold::Ranks::processes, .gpus = allfold_test::usable_gpus()};
+    allfold_test::run_on_gpus(layout, body, 60s, allfold::SourceLocation::current());
+  }
+}
+
+TEST_CASE("a rank whose bytes do not arrive is named before anything is summed") {
+  NEEDS_GPU();
+  const auto body = [](const allfold::Environment&, RankGpu& gpu) {
+    // Rank 0 of two, and nobody writes for rank 1.
+    allfold_test::DeviceField<char> part(2 * allfold::VerifyCells::most_bytes);
+    EXPECT_CUDA(cudaMemset(part.data(), 0, 2 * allfold::VerifyCells::most_bytes));
+    allfold_test::PinnedField<int> verdict(1);
+    allfold::Buffer buffer{.at = {part.data(), part.data() + allfold::VerifyCells::most_bytes}};
+    const auto gather = [](std::string_view, std::string_view mine) {
+      return std::vector<std::string>(2, std::string(mine));
+    };
+    allfold::Meeting meeting("create", 0, 2, allfold::Deadline::after(10s), gather);
+    const auto verify = [&] {
+      allfold::verify_reach(meeting, buffer, allfold::VerifyCells::most_bytes, gpu.stream(), verdict.data(),
+                            verdict.data());
+    };
+    allfold_test::expect_contains(EXPECT_THROWS_AS(verify(), allfold::PeerError),
+                                  {"what the GPU of rank 1 wrote into memory of rank", "did not arrive"});
   };
   allfold_test::run_on_gpus({1, allfold::Ranks::processes, 1}, body, 60s, allfold::SourceLocation::current());
 }

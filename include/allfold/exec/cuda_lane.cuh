@@ -140,8 +140,8 @@ class CudaLane {
   }
 
   template <class Fold, class T>
-  ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool post_result) {
-    const bool keep = keeps_own && !post_result;  // of two_shot, scatter has sent all inputs
+  ALLFOLD_DEVICE bool fold_posted(const Fold& fold, const T* in, Range range, T* out, bool answer) {
+    const bool keep = keeps_own && !answer;  // of two_shot, scatter has sent all inputs
     return for_my_units<T>(range.size(), [&](unsigned slot, unsigned begin, int n) {
       PacketUnit<T> unit[Most];
       PacketUnit<T> mine;
@@ -160,7 +160,7 @@ class CudaLane {
         }
         result.set(e, fold.last(sum));
       }
-      if (post_result) {
+      if (answer) {
         send_to_all(Stage::results, slot, result);
       } else {
         store(result, out + range.begin + begin, n);

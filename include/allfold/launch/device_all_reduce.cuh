@@ -43,17 +43,18 @@ DeviceAllReduce<Reduction> describe_all_reduce(const CudaChannel& channel, const
 /// Callable from: whole blocks, of 32 to 512 threads, a multiple of 32, in one dimension; every block of the grid, once
 /// per launch; the same grid on every rank, of `most_blocks` at most, and nothing that keeps part of it off the GPU.
 /// Sync: the block's threads meet; blocks do not.   Memory order: what the block wrote to its range before the call is what is sent.
-/// Returns false, to all threads, if the grid has more blocks, or if the collective failed: then the output is not valid,
-/// and the communicator's next call says why.
+/// Returns false, to all threads, if the grid is another, or if the collective failed: then the communicator has ended, the
+/// output is not valid, and the communicator's next call, or status(), says why.
 template <class Reduction>
 __device__ bool all_reduce(const DeviceAllReduce<Reduction>& plan) {
-  if (static_cast<int>(gridDim.x) > plan.most_blocks) return false;
-  const int block = static_cast<int>(blockIdx.x);
+  const bool fits = static_cast<int>(gridDim.x) <= plan.most_blocks && gridDim.y * gridDim.z == 1 &&
+                    blockDim.x % 32 == 0 && blockDim.x <= most_threads && blockDim.y * blockDim.z == 1;
+  if (!fits) return CudaWait(plan.view, plan.meta, 0, 0).give_up(ErrorCode::usage, plan.view.rank);
   const std::uint32_t epoch = enter_call(plan.view, plan.meta).epoch;
   CudaLane<0> e(plan.view, plan.meta, static_cast<int>(blockDim.x), epoch);
   const bool pushes = plan.call.inputs.reach != Reach::mapped || plan.call.in == plan.call.out || e.world_size() == 2;
   const bool ok = pushes ? one_shot_push(e, plan.call) : one_shot(e, plan.call);
-  if (ok && threadIdx.x == 0) plan.view.state(block)->epoch = e.epoch();
+  if (ok) leave_call(plan.view, e.epoch());
   __syncthreads();
   return ok;
 }

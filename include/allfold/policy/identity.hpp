@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace allfold {
 
@@ -18,6 +19,10 @@ struct Identity {
   bool same_host(const Identity& other) const noexcept { return host == other.host && namespaces == other.namespaces; }
   bool same_process(const Identity& other) const noexcept {
     return same_host(other) && process == other.process && process_start == other.process_start;
+  }
+  /// Both compute on one GPU.
+  bool same_device(const Identity& other) const noexcept {
+    return std::memcmp(device_id, other.device_id, sizeof device_id) == 0;
   }
 };
 

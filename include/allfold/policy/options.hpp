@@ -37,7 +37,8 @@ struct CallOptions {
   /// The stream that a call on GPU memory is enqueued on; null: the default stream. CPU ranks have none.
   CUstream_st* stream = nullptr;
   /// Which sequence the call is in. GPU ranks that call channels in different orders do so on streams that have run a
-  /// kernel before: a stream's first can stand behind another stream's (docs/decisions/0008-gpu-protocol.md).
+  /// kernel before, for a stream's first can stand behind another stream's, and with kernels that have run before or
+  /// CUDA_MODULE_LOADING=EAGER, for CUDA may wait for what runs to load one (docs/decisions/0008-gpu-protocol.md).
   int channel = 0;
   /// Instead of Options::timeout.
   std::optional<Duration> timeout{};

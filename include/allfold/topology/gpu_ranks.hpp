@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,11 +10,6 @@
 #include <allfold/policy/identity.hpp>
 
 namespace allfold::detail {
-
-/// Two ranks that compute on one GPU: there is no link that could be missing between them.
-inline bool same_gpu(const Identity& a, const Identity& b) noexcept {
-  return std::memcmp(a.device_id, b.device_id, sizeof a.device_id) == 0;
-}
 
 /// The GPU's UUID as NVIDIA's tools write it: `GPU-` and 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
 ALLFOLD_COLD inline std::string gpu_name(const Identity& rank) {

@@ -44,7 +44,7 @@ class NvmlTopology {
     matrix.world_size = world_size;
     for (int a = 0; a < world_size; ++a) {
       for (int b = 0; b < a; ++b) {
-        if (detail::same_gpu(ranks[static_cast<std::size_t>(a)], ranks[static_cast<std::size_t>(b)])) {
+        if (ranks[static_cast<std::size_t>(a)].same_device(ranks[static_cast<std::size_t>(b)])) {
           matrix.connect(a, b);
           continue;
         }

@@ -28,14 +28,14 @@ LinkMatrix links_between_visible(std::span<const Identity> ranks, std::span<cons
   for (int r = 0; r < world_size; ++r) {
     ordinals[r] = -1;
     for (std::size_t device = 0; device < visible.size(); ++device) {
-      if (same_gpu(ranks[static_cast<std::size_t>(r)], visible[device])) ordinals[r] = static_cast<int>(device);
+      if (ranks[static_cast<std::size_t>(r)].same_device(visible[device])) ordinals[r] = static_cast<int>(device);
     }
   }
   LinkMatrix matrix;
   matrix.world_size = world_size;
   for (int a = 0; a < world_size; ++a) {
     for (int b = 0; b < a; ++b) {
-      const bool one_gpu = same_gpu(ranks[static_cast<std::size_t>(a)], ranks[static_cast<std::size_t>(b)]);
+      const bool one_gpu = ranks[static_cast<std::size_t>(a)].same_device(ranks[static_cast<std::size_t>(b)]);
       const bool unseen = ordinals[a] < 0 || ordinals[b] < 0;
       if (one_gpu || unseen || (linked(ordinals[a], ordinals[b]) && linked(ordinals[b], ordinals[a]))) {
         matrix.connect(a, b);

@@ -43,7 +43,8 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 /// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
 ///
 /// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once, and run
-/// at once: on streams that have run a kernel before, and with nothing that waits for the whole GPU between them.
+/// at once: on streams that have run a kernel before, on channels in one order, and with nothing that waits for the whole
+/// GPU between them.
 /// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
  public:
@@ -81,7 +82,7 @@ class NvlinkTransport {
                        "of one host; try a transport that crosses hosts"});
       }
       for (std::size_t other = 0; other < r && !share; ++other) {
-        if (std::memcmp(ranks[r].device_id, ranks[other].device_id, sizeof ranks[r].device_id) != 0) continue;
+        if (!ranks[r].same_device(ranks[other])) continue;
         return concat({"ranks ", other, " and ", r, " are on the same GPU (devices ", ranks[other].device, " and ",
                        ranks[r].device, " of their processes); expected a GPU for each rank; call cudaSetDevice(local ",
                        "rank) before create, or set ALLFOLD_SHARE_DEVICE=1 for tests"});
@@ -118,9 +119,7 @@ class NvlinkTransport {
     verify(meeting, *state, state->parts.window(bytes, 0, state->world_size).buffer(verify_offset, state->world_size),
            VerifyCells::most_bytes);
 
-    // A call that is launched early holds SMs while it waits for the one before it. Were those another channel's share,
-    // ranks that began with different channels would wait for each other.
-    const int early_blocks = state->shared_by > 1 ? 0 : options.channels > 1 ? blocks / 2 : blocks;
+    const int early_blocks = blocks_that_may_be_early(meeting.where(), *state, options, blocks);
     for (int c = 0; c < options.channels; ++c) {
       DeviceChannelView view{.layout = layout, .rank = state->rank};
       PublishedCall* reports[max_window_ranks] = {};
@@ -297,7 +296,7 @@ class NvlinkTransport {
   ALLFOLD_COLD static int agree_on_blocks(Meeting& meeting, State& state, std::span<const Identity> ranks,
                                           const Options& options) {
     for (const Identity& a : ranks) {
-      const auto same = [&](const Identity& b) { return std::memcmp(a.device_id, b.device_id, 16) == 0; };
+      const auto same = [&](const Identity& b) { return a.same_device(b); };
       state.shared_by = std::max(state.shared_by, static_cast<int>(std::count_if(ranks.begin(), ranks.end(), same)));
     }
     int processors = 0;
@@ -311,6 +310,18 @@ class NvlinkTransport {
                                          processors / state.shared_by, "; try a smaller Options::channels"});
     }
     return options.blocks > 0 ? std::min(options.blocks, fit) : fit;
+  }
+
+  /// Of how many blocks a call may be that is launched before the one before it has ended. It holds SMs while it waits:
+  /// were those another channel's share, ranks that began with different channels would wait for each other.
+  ALLFOLD_COLD static int blocks_that_may_be_early(const Where& where, const State& state, const Options& options,
+                                                   int blocks) {
+    int major = 0;
+    check_cuda(where, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state.sharing.device),
+               {"device ", state.sharing.device, " cannot be asked"});
+    const bool has_dependent_launch = major >= 9;
+    if (!has_dependent_launch || state.shared_by > 1) return 0;
+    return options.channels > 1 ? blocks / 2 : blocks;
   }
 
   /// The last a rank enqueues for an allocation is done when any rank has it. Else a peer's next kernel could wait for

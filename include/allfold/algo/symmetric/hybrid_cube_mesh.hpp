@@ -32,7 +32,8 @@ ALLFOLD_HD bool hybrid_cube_mesh(E& e, const AllReduceCall<Reduction>& call) {
         staged ? slice<T>(e.staging(0), mine.begin - round.grid.begin) : slice<T>(call.inputs, mine.begin);
     const Buffer partials = slice<Partial>(e.staging(stage_bytes), mine.begin - round.grid.begin);
     if (staged) e.copy(inputs.at[me], call.in + mine.begin, mine.size() * sizeof(T));
-    if (!meet(e, Leg::start, neighbours)) return false;
+    // All are told, so that whoever waits in vain can see which rank has not come; a neighbour may wait for it too.
+    if (!announce(e, Leg::start, all_ranks(e.world_size())) || !await(e, Leg::start, neighbours)) return false;
     e.fold(PartialFold<Reduction>{call.reduction}, inputs, Operands::ascending(call.mesh.quad), partials, only_rank(me),
            mine.size());
     if (!meet(e, Leg::folded, neighbours)) return false;
