@@ -228,7 +228,7 @@ void random_schedule(const allfold::Environment& environment, RankGpu& gpu, std:
 
 }  // namespace
 
-// A stress run of ten minutes: ALLFOLD_TEST_SECONDS=600, for all world sizes and kinds of ranks together.
+// ALLFOLD_TEST_SECONDS: for all world sizes and kinds of ranks together. scripts/test --gpu makes them ten minutes.
 TEST_CASE("random all-reduces, on channels and streams at once") {
   NEEDS_GPU();
   const std::uint64_t seed = allfold_test::test_seed();

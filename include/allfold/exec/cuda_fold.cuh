@@ -90,6 +90,21 @@ __device__ void fold_elements(const Fold& fold, const FoldPlan<Fold, Most>& plan
   }
 }
 
+/// Folds the elements of units that lie in registers, of `sources` of them, into another.
+template <int Most, class Fold, class Source, class Result>
+ALLFOLD_DEVICE void fold_unit(const Fold& fold, const Source (&from)[Most], int sources, Result& result) {
+  result.clear();
+#pragma unroll
+  for (int e = 0; e < Source::elems; ++e) {
+    auto sum = fold.first(from[0].at(e));
+#pragma unroll
+    for (int s = 1; s < Most; ++s) {
+      if (s < sources) sum = fold.next(sum, from[s].at(e));
+    }
+    result.set(e, fold.last(sum));
+  }
+}
+
 /// Vectors of each source that a lane has under way.
 template <int Most>
 inline constexpr int folds_in_flight = Most > 4 ? 1 : 2;
@@ -116,16 +131,7 @@ __device__ void fold_vectors(const Fold& fold, const FoldPlan<Fold, Most>& plan,
 #pragma unroll
     for (int v = 0; v < in_flight; ++v) {
       if (at + static_cast<std::size_t>(v) * stride >= end) break;
-      result[v].clear();
-#pragma unroll
-      for (int e = 0; e < Source::elems; ++e) {
-        auto sum = fold.first(raw[v][0].at(e));
-#pragma unroll
-        for (int s = 1; s < Most; ++s) {
-          if (s < plan.sources) sum = fold.next(sum, raw[v][s].at(e));
-        }
-        result[v].set(e, fold.last(sum));
-      }
+      fold_unit(fold, raw[v], plan.sources, result[v]);
     }
 #pragma unroll
     for (int t = 0; t < Most; ++t) {

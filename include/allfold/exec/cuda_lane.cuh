@@ -150,16 +150,7 @@ class CudaLane {
 #pragma unroll
       for (int r = 0; r < Most; ++r) unit[r] = keep && r == rank() ? mine : unit[r];
       PacketUnit<T> result;
-      result.clear();
-#pragma unroll
-      for (int e = 0; e < PacketUnit<T>::elems; ++e) {
-        auto sum = fold.first(unit[0].at(e));
-#pragma unroll
-        for (int r = 1; r < Most; ++r) {
-          if (r < world_size()) sum = fold.next(sum, unit[r].at(e));
-        }
-        result.set(e, fold.last(sum));
-      }
+      fold_unit(fold, unit, world_size(), result);
       if (answer) {
         send_to_all(Stage::results, slot, result);
       } else {

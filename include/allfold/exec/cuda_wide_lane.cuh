@@ -188,16 +188,7 @@ class CudaWideLane : public CudaLane<World> {
 #pragma unroll
       for (int r = 0; r < Most; ++r) of[r] = r == rank() ? mine : of[r];
       WideUnit<T, N> result;
-      result.clear();
-#pragma unroll
-      for (int e = 0; e < WideUnit<T, N>::elems; ++e) {
-        auto sum = fold.first(of[0].at(e));
-#pragma unroll
-        for (int r = 1; r < Most; ++r) {
-          sum = fold.next(sum, of[r].at(e));
-        }
-        result.set(e, fold.last(sum));
-      }
+      fold_unit(fold, of, World, result);
       if (answer) send_to_peers(Stage::results, walk, result, size);
       result.store(out + range.begin, walk.vector, size);
       walk.next();
@@ -266,7 +257,8 @@ class CudaWideLane : public CudaLane<World> {
 
   /// Where packet `slot` of rank `from` lies, in any rank's part.
   ALLFOLD_DEVICE std::size_t offset_of(Stage stage, unsigned from, unsigned slot) const {
-    const unsigned begin = slots().begin(block(), set(), stage, from % slots().sources);
+    const unsigned source = from % slots().sources;  // of two ranks only the other is one
+    const unsigned begin = slots().begin(block(), set(), stage, source);
     return this->view_.layout.wide_offset + std::size_t{begin + slot} * sizeof(DevicePacket);
   }
 

@@ -47,6 +47,13 @@ inline __device__ void watch_call(const DeviceChannelView& view, const DeviceCal
       .until([&] { return arrival(ptx::load_relaxed(theirs), word); }, [&] { return peer; });
 }
 
+/// A call in packets that is one round.
+template <Algorithm A, class Lane, class Reduction>
+__device__ bool only_packet_round(Lane& e, const AllReduceCall<Reduction>& call) {
+  const Range all{0, call.count & 0x7fffffffU};  // such a call is short, and the compiler may know it
+  return A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all) : two_shot_packet_round(e, call, all);
+}
+
 ALLFOLD_KERNELS_BEGIN
 
 template <Algorithm A, int World, class Reduction>
@@ -77,10 +84,7 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
   CudaLane<World, true> e(view, meta, lanes, epoch);
   e.template plan_brief<typename Reduction::value_type>();
   e.begin_round();
-  const Range all{0, call.count & 0x7fffffffU};  // such a call is short, and the compiler may know it
-  const bool ok =
-      A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all) : two_shot_packet_round(e, call, all);
-  if (e.sync(ok)) leave_call(view, e.epoch());
+  if (e.sync(only_packet_round<A>(e, call))) leave_call(view, e.epoch());
 }
 
 /// The same with wide packets, of each lane so many at a time, for calls of one round of vectors.
@@ -97,10 +101,7 @@ ALLFOLD_KERNEL void __launch_bounds__(most_threads, 1)
   CudaWideLane<World, PacketsOfLane> e(view, meta, lanes, last);
   e.template plan_wide<typename Reduction::value_type>();
   e.begin_round();
-  const Range all{0, call.count & 0x7fffffffU};
-  const bool ok =
-      A == Algorithm::one_shot_packet ? one_shot_packet_round(e, call, all) : two_shot_packet_round(e, call, all);
-  if (e.sync(ok) && threadIdx.x == 0) e.leave(*view.state(static_cast<int>(blockIdx.x)));
+  if (e.sync(only_packet_round<A>(e, call)) && threadIdx.x == 0) e.leave(*view.state(static_cast<int>(blockIdx.x)));
 }
 
 /// One block. A barrier of a group leaves the epochs of the channel alone.

@@ -59,11 +59,12 @@ struct PacketSlots {
   /// lane; of four ranks, two passes. With 132 blocks these are 17 and 15 MiB, enough for what TunedSelector sends in
   /// packets. Blocks lie 544 KiB apart; with 480, which would do, they receive more slowly.
   ALLFOLD_HD static constexpr PacketSlots wide(int world_size) noexcept {
-    constexpr unsigned of_stage = 4 * 2 * 17 * 64;
+    constexpr unsigned of_block = (544U << 10) / sizeof(DevicePacket);
+    constexpr unsigned of_stage = of_block / (2 * stage_count);
     static_assert(of_stage < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
     if (!has_wide(world_size)) return {};
     const unsigned sources = world_size == 2 ? 1 : static_cast<unsigned>(world_size);
-    return {of_stage / sources, sources, 2 * stage_count * of_stage};
+    return {of_stage / sources, sources, of_block};
   }
 
   /// Where the slot of a source begins, counted from the first block's first.
@@ -95,19 +96,16 @@ struct DeviceLayout {
     const auto n = static_cast<std::size_t>(blocks);
     const auto ranks = static_cast<std::size_t>(world_size);
     layout.groups_offset = sizeof(BlockState) * n;
-    layout.pads_offset = line_up(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
-    layout.packets_offset = line_up(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
+    layout.pads_offset = whole_device_lines(layout.groups_offset + sizeof(std::uint32_t) * max_window_ranks);
+    layout.packets_offset = whole_device_lines(layout.pads_offset + sizeof(std::uint64_t) * n * leg_count * ranks);
     layout.wide_offset =
-        line_up(layout.packets_offset + sizeof(DevicePacket) * n * PacketSlots::of(world_size).block_stride);
+        whole_device_lines(layout.packets_offset + sizeof(DevicePacket) * n * PacketSlots::of(world_size).block_stride);
     layout.staging_offset =
-        line_up(layout.wide_offset + sizeof(DevicePacket) * n * PacketSlots::wide(world_size).block_stride);
-    layout.inbox_offset = line_up(layout.staging_offset + staging_bytes);
-    layout.bytes = line_up(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
+        whole_device_lines(layout.wide_offset + sizeof(DevicePacket) * n * PacketSlots::wide(world_size).block_stride);
+    layout.inbox_offset = whole_device_lines(layout.staging_offset + staging_bytes);
+    layout.bytes = whole_device_lines(layout.inbox_offset + inbox_slot_bytes * n * 2 * push_slots * ranks);
     return layout;
   }
-
- private:
-  static constexpr std::size_t line_up(std::size_t n) noexcept { return (n + 511) & ~std::size_t{511}; }
 };
 
 /// One rank's view of a channel: every rank's pads, packets, staging memory and inboxes. Trivially copyable: it is

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <allfold/base/config.hpp>
+#include <allfold/memory/window.hpp>
 
 namespace allfold {
 
@@ -28,6 +29,6 @@ struct SignalPart {
 };
 
 /// How far behind the elements it begins.
-constexpr std::size_t signal_part_offset(std::size_t bytes) noexcept { return (bytes + 511) & ~std::size_t{511}; }
+constexpr std::size_t signal_part_offset(std::size_t bytes) noexcept { return whole_device_lines(bytes); }
 
 }  // namespace allfold

@@ -20,6 +20,14 @@ ALLFOLD_HD constexpr RankMask only_rank(int rank) noexcept { return RankMask{1} 
 
 ALLFOLD_HD constexpr bool has_rank(RankMask mask, int rank) noexcept { return (mask >> rank & 1U) != 0; }
 
+/// Regions of a GPU's shared memory begin at multiples of so many bytes, and sizes of them are.
+inline constexpr std::size_t device_line_bytes = 512;
+
+/// `bytes`, or the least number of whole lines that holds them.
+constexpr std::size_t whole_device_lines(std::size_t bytes) noexcept {
+  return (bytes + device_line_bytes - 1) / device_line_bytes * device_line_bytes;
+}
+
 /// How a rank gets at a buffer of its peers.
 enum class Reach : std::uint8_t {
   own,     ///< not at all: it is private memory, and only the rank's own part is used

@@ -111,9 +111,9 @@ class NvlinkTransport {
     share_control(meeting, *state, ranks, options);
 
     const int blocks = agree_on_blocks(meeting, *state, ranks, options);
-    const DeviceLayout layout =
-        DeviceLayout::of(state->world_size, blocks, line_up(options.buffer_bytes),
-                         inbox_slot_bytes / static_cast<std::size_t>(state->world_size) / 512 * 512);
+    const DeviceLayout layout = DeviceLayout::of(
+        state->world_size, blocks, whole_device_lines(options.buffer_bytes),
+        inbox_slot_bytes / static_cast<std::size_t>(state->world_size) / device_line_bytes * device_line_bytes);
     const std::size_t bytes = device_control_bytes + layout.bytes * static_cast<std::size_t>(options.channels);
     state->parts = share_device_memory(meeting, sharing, control_serial, bytes);
     verify(meeting, *state, state->parts.window(bytes, 0, state->world_size).buffer(verify_offset, state->world_size),
@@ -218,7 +218,7 @@ class NvlinkTransport {
   /// Of one slot of all ranks.
   static constexpr std::size_t inbox_slot_bytes = std::size_t{128} << 10;
   static constexpr std::size_t host_control_bytes = 4096;
-  static constexpr std::size_t device_control_bytes = 512;
+  static constexpr std::size_t device_control_bytes = device_line_bytes;
   /// Behind the abort word.
   static constexpr std::size_t verify_offset = 64;
   /// Of the exchange of control memory; allocations count from 1.
@@ -257,8 +257,6 @@ class NvlinkTransport {
     ImportedMemories imported;
     std::vector<std::unique_ptr<CudaChannel>> channels;
   };
-
-  static constexpr std::size_t line_up(std::size_t n) noexcept { return (n + 511) & ~std::size_t{511}; }
 
   static PublishedCall* report_of(void* part, int channel) noexcept {
     return reinterpret_cast<PublishedCall*>(static_cast<char*>(part) + host_control_bytes) + channel;
