@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Grids of calls with wide packets: every warp's worth of a vector has a lane, and no block more than its slots. Where
-// slots lie.
+// slots lie, and how rounds use them.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include <allfold/launch/cuda_shape.hpp>
 #include <allfold/memory/device_channel.hpp>
 #include <allfold/select/default_table.hpp>
+
+#include <support/random.hpp>
 
 using allfold::Algorithm;
 using allfold::GridShape;
@@ -104,6 +107,42 @@ TEST_CASE("slots of packets overlap neither each other nor what lies behind them
       CHECK(PacketSlots::wide(ranks).sources == (!PacketSlots::has_wide(ranks) ? 0U
                                                  : ranks == 2                  ? 1U
                                                                                : static_cast<unsigned>(ranks)));
+    }
+  }
+}
+
+TEST_CASE("wide packets: no slot shows a round's tag before a peer has written it, however long the rounds are") {
+  using allfold::PacketSlots;
+  using allfold::Stage;
+  allfold_test::Random random(allfold_test::test_seed());
+  for (const int ranks : {2, 4}) {
+    const PacketSlots slots = PacketSlots::wide(ranks);
+    std::vector<std::uint32_t> tags(slots.block_stride, 0);  // what each slot of one block shows
+    const auto at = [&](const allfold::WideRounds& rounds, Stage stage, unsigned source,
+                        unsigned slot) -> std::uint32_t& {
+      return tags[slots.begin(0, rounds.set(), stage, source) + slot];
+    };
+    allfold::WideRounds rounds{};
+    for (int round = 0; round < 2000; ++round) {
+      ++rounds.count;
+      const unsigned longest = random.chance(30) ? slots.room : slots.room / 20;
+      for (const Stage stage : {Stage::inputs, Stage::results}) {
+        std::size_t old = 0;
+        for (unsigned source = 0; source < slots.sources; ++source) {
+          for (unsigned slot = 0; slot < slots.room; ++slot)
+            old += at(rounds, stage, source, slot) == rounds.tag() ? 1 : 0;
+        }
+        REQUIRE(old == 0);
+        const unsigned filled = random.chance(30) ? 0 : static_cast<unsigned>(random.below(longest + 1));
+        const unsigned end = rounds.fill(stage, filled);
+        for (unsigned source = 0; source < slots.sources; ++source) {
+          // A peer may have less to send; what it leaves out of the round's slots is cleared as well.
+          const unsigned sent = random.chance(50) ? filled : static_cast<unsigned>(random.below(filled + 1));
+          for (unsigned slot = 0; slot < std::max(filled, end); ++slot) {
+            at(rounds, stage, source, slot) = slot < sent ? rounds.tag() : 0;
+          }
+        }
+      }
     }
   }
 }

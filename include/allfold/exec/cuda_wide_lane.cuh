@@ -110,11 +110,8 @@ struct WideUnit : PackedWords<T, 4 * N> {
 };
 
 /// The executor of GPU ranks that sends wide packets, N of each lane at a time. All operands are vectors: aligned, and
-/// whole. What a rank has itself it does not send to itself, for such calls are bound by what links and memory move.
-///
-/// A round uses one of two sets of slots, in turn, and the uses of a set have the tags 1 and 2 in turn. None meets an old
-/// one, for a use leaves its own tag or none in all slots of its set: peers write those that the round fills, and this
-/// rank clears what else was filled before.
+/// whole. What a rank has itself it does not send to itself, for such calls are bound by what links and memory move. Why no
+/// round takes an old packet for its own: WideRounds.
 template <int World, int N>
 class CudaWideLane : public CudaLane<World> {
   static_assert(PacketSlots::has_wide(World));
@@ -129,11 +126,11 @@ class CudaWideLane : public CudaLane<World> {
   using Base::rank;
 
   ALLFOLD_DEVICE CudaWideLane(const DeviceChannelView& view, const DeviceCall& call, int lanes, const BlockState& last)
-      : Base(view, call, lanes, last.epoch), rounds_(last.wide_rounds), filled_(last.wide_filled) {}
+      : Base(view, call, lanes, last.epoch), rounds_(last.wide) {}
 
   ALLFOLD_DEVICE void begin_round() {
     Base::begin_round();
-    ++rounds_;
+    ++rounds_.count;
   }
 
   template <class T>
@@ -218,8 +215,7 @@ class CudaWideLane : public CudaLane<World> {
   /// What the next call goes on from: of the block's first lane, which has the longest walks.
   ALLFOLD_DEVICE void leave(BlockState& state) const {
     state.epoch = this->epoch();
-    state.wide_rounds = rounds_;
-    state.wide_filled = filled_;
+    state.wide = rounds_;
   }
 
  private:
@@ -250,15 +246,14 @@ class CudaWideLane : public CudaLane<World> {
     }
   };
 
-  ALLFOLD_DEVICE std::uint32_t set() const { return rounds_ & 1U; }
-  ALLFOLD_DEVICE std::uint32_t tag() const { return 1 + (rounds_ >> 1 & 1U); }
+  ALLFOLD_DEVICE std::uint32_t tag() const { return rounds_.tag(); }
 
   ALLFOLD_DEVICE static constexpr PacketSlots slots() { return PacketSlots::wide(World); }
 
   /// Where packet `slot` of rank `from` lies, in any rank's part.
   ALLFOLD_DEVICE std::size_t offset_of(Stage stage, unsigned from, unsigned slot) const {
     const unsigned source = from % slots().sources;  // of two ranks only the other is one
-    const unsigned begin = slots().begin(block(), set(), stage, source);
+    const unsigned begin = slots().begin(block(), rounds_.set(), stage, source);
     return this->view_.layout.wide_offset + std::size_t{begin + slot} * sizeof(DevicePacket);
   }
 
@@ -324,11 +319,9 @@ class CudaWideLane : public CudaLane<World> {
     return true;
   }
 
-  /// Clears the warp's slots from `slot` on that were filled in the set's last use.
+  /// The round fills the warp's slots before `slot`: clears those after it that were filled in the set's last use.
   ALLFOLD_DEVICE void clear_from(Stage stage, unsigned slot) {
-    const unsigned shift = (set() * stage_count + static_cast<unsigned>(stage)) * 16;
-    const unsigned end = filled_ >> shift & 0xffffU;
-    filled_ = (filled_ & ~(std::uint64_t{0xffff} << shift)) | std::uint64_t{slot} << shift;
+    const unsigned end = rounds_.fill(stage, slot);
 #pragma unroll 1
     for (; slot < end; slot += static_cast<unsigned>(lanes() * N)) {
 #pragma unroll 1
@@ -338,8 +331,7 @@ class CudaWideLane : public CudaLane<World> {
     }
   }
 
-  std::uint32_t rounds_;
-  std::uint64_t filled_;
+  WideRounds rounds_;
 };
 
 }  // namespace allfold

@@ -15,13 +15,32 @@ namespace allfold {
 /// No block has more threads, so that every SM holds a block of any kernel of the library, with registers enough.
 inline constexpr int most_threads = 512;
 
+/// How a block's rounds with wide packets use its slots. They take turns at two sets, and the uses of a set have the tags 1
+/// and 2 in turn. So no round meets a packet that it could take for its own, as long as a use leaves its own tag or none in
+/// all slots of its set: peers write those that the round fills, and the receiver clears what else was filled before.
+struct WideRounds {
+  std::uint32_t count;   ///< of all rounds, the current one included
+  std::uint64_t filled;  ///< [set][stage], of 16 bits: no slot of a source after so many carries a tag
+
+  ALLFOLD_HD constexpr unsigned set() const noexcept { return count & 1U; }
+  ALLFOLD_HD constexpr std::uint32_t tag() const noexcept { return 1 + (count >> 1 & 1U); }
+
+  /// The round fills so many slots of each source, from the first on. Returns the end of those that carry a tag of the set's
+  /// last use: what lies between is to be cleared.
+  ALLFOLD_HD constexpr unsigned fill(Stage stage, unsigned slots) noexcept {
+    const unsigned shift = (set() * stage_count + static_cast<unsigned>(stage)) * 16;
+    const unsigned end = filled >> shift & 0xffffU;
+    filled = (filled & ~(std::uint64_t{0xffff} << shift)) | std::uint64_t{slots} << shift;
+    return end;
+  }
+};
+
 /// What one block remembers from call to call. It lives on the GPU, so that a replayed graph goes on from where the
 /// last call ended, eager or captured; each block has its own, so that none waits for its siblings.
 struct alignas(32) BlockState {
-  std::uint32_t epoch;        ///< of its last round
-  std::uint32_t calls;        ///< of the channel; block 0 counts, for it takes part in every call
-  std::uint32_t wide_rounds;  ///< rounds with wide packets
-  std::uint64_t wide_filled;  ///< [set][stage], of 16 bits: no slot of a source after so many carries a tag
+  std::uint32_t epoch;  ///< of its last round
+  std::uint32_t calls;  ///< of the channel; block 0 counts, for it takes part in every call
+  WideRounds wide;
 };
 
 /// One packet of GPU ranks: data and its flag in what one store writes at once, and one load reads at once.
@@ -61,7 +80,7 @@ struct PacketSlots {
   ALLFOLD_HD static constexpr PacketSlots wide(int world_size) noexcept {
     constexpr unsigned of_block = (544U << 10) / sizeof(DevicePacket);
     constexpr unsigned of_stage = of_block / (2 * stage_count);
-    static_assert(of_stage < 1U << 16 && 2 * stage_count * 16 == 64);  // BlockState::wide_filled
+    static_assert(of_stage < 1U << 16 && 2 * stage_count * 16 == 64);  // WideRounds::filled
     if (!has_wide(world_size)) return {};
     const unsigned sources = world_size == 2 ? 1 : static_cast<unsigned>(world_size);
     return {of_stage / sources, sources, of_block};
