@@ -244,7 +244,8 @@ void go_on_without(int victim, const allfold::Environment& environment, RankGpu&
   allfold_test::GpuChecks<float, allfold::Sum> checks(gpu, mine, allfold::sum, count, 20261207);
   const bool serves = mine.rank == 0;
   if (!serves) gpu.host().wait_until(second_port, 1);
-  allfold::TcpStoreOptions meeting{.port = static_cast<std::uint16_t>(gpu.host().load(second_port))};
+  allfold::TcpStoreOptions meeting;
+  meeting.port = static_cast<std::uint16_t>(gpu.host().load(second_port));
   meeting.rank = mine.rank;
   meeting.world_size = mine.world_size;
   meeting.serve = serves;

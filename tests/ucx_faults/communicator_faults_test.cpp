@@ -111,17 +111,23 @@ TEST_CASE("a rank that leaves is named") {
   });
 }
 
-TEST_CASE("after a failure the same processes form a new communicator") {
+TEST_CASE("after a failure the same processes form a new communicator, a late one too") {
   allfold_test::over_ucx({3}, [](auto& comm, const allfold::Environment& environment) {
     using Comm = std::remove_reference_t<decltype(comm)>;
-    for (int round = 0; round < 3; ++round) {
+    std::vector<int> word(1);
+    for (int late = 0; late < 3; ++late) {
       Comm mortal = Comm::create(environment, allfold::Options{.timeout = 300ms});
-      if (comm.rank() == round) {
-        std::this_thread::sleep_for(1s);
+      if (comm.rank() == late) {  // comes when the others have given up
+        for (int i = 0; i < 2; ++i) comm.receive(word, allfold::any_source);
       }
       std::vector<int> data(1000, 1);
       const auto all_reduce = [&] { mortal.all_reduce(data, allfold::sum); };
-      EXPECT_THROWS_AS(all_reduce(), allfold::TimeoutError);
+      if (comm.rank() != late) {
+        EXPECT_THROWS_AS(all_reduce(), allfold::TimeoutError);
+        comm.send(word, late);
+      } else {  // it may find the others gone, with what they said last; see decision 11
+        EXPECT_THROWS_AS(all_reduce(), allfold::Error);
+      }
     }
     std::vector<int> data(1000, 1);
     comm.all_reduce(data, allfold::sum);

@@ -164,9 +164,12 @@ class UcxLink final : public UcxClient {
   }
 
   /// A rank that is gone though it has not left, or has left while a call needs it. First of all one whose process has
-  /// ended: that another's connection has ended as well may be because it has given up, on account of that one.
+  /// ended: that another's connection has ended as well may be because it has given up, on account of that one. Once
+  /// ranks give up at a deadline, the end of a connection alone says no more than that: its last word may be lost with
+  /// it, for who sends on a connection that the peer has reset cannot read the rest of it.
   std::optional<UcxFailure> missing_rank() {
     for (const bool ended : {true, false}) {
+      if (!ended && words_.somebody_failed()) break;
       for (int peer = 0; peer < world_size(); ++peer) {
         if (peer == rank() || words_.kind(peer) == Word::Kind::failed) continue;
         if (ended ? !dead(peer) : !worker_.broken(peer)) continue;
@@ -200,7 +203,9 @@ class UcxLink final : public UcxClient {
       if (const auto told = words_.told_reason()) return fail(*told);
       if (!operations_.failed() && operations_.resume_ready()) return;
       if (const auto missing = missing_rank()) return fail(*missing);
-      if (operations_.failed()) return fail({ErrorCode::peer, operations_.waited_for(late)});
+      if (operations_.failed() && !words_.somebody_failed()) {
+        return fail({ErrorCode::peer, operations_.waited_for(late)});
+      }
     }
     if (late != no_call || words_.somebody_failed()) fail_late(late);
   }
