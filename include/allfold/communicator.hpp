@@ -32,7 +32,7 @@ namespace allfold {
 ///
 /// One thread uses a communicator at a time. Every rank makes the same calls in the same order on a channel. A call
 /// that fails ends the communicator on every rank: each later call says why, until it is created again. Destroying it
-/// is no collective; a peer that still waits for this rank gets PeerError.
+/// is no collective; a peer that still waits for this rank gets PeerError, or on a GPU TimeoutError at its deadline.
 template <store_policy Store, symmetric_transport_policy Transport, topology_policy Topology,
           symmetric_selector_policy Selector, tracer_policy Tracer>
 class BasicCommunicator {
@@ -156,10 +156,7 @@ class BasicCommunicator {
   template <contiguous_elements In, contiguous_elements Out, class Op>
   void all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
     using T = element_of<Out>;
-    static_assert(std::is_same_v<T, element_of<const In>>,
-                  "allfold: input and output of all_reduce have different element types; convert one of them first");
-    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(std::data(out))>>,
-                  "allfold: the output of all_reduce is const; pass a buffer that can be written");
+    check_operands<In, Out>();
     check_reduction<Op, T>();
     if constexpr (reduction_for<Op, T>) {
       reduce(std::data(in), std::size(in), std::data(out), std::size(out), Reduction<Op, T>{op}, options);
@@ -175,6 +172,7 @@ class BasicCommunicator {
   ALLFOLD_NOINLINE auto device_all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
     using T = element_of<Out>;
     static_assert(Transport::device, "allfold: device_all_reduce is for GPU ranks; use NvlinkTransport, or all_reduce");
+    check_operands<In, Out>();
     check_reduction<Op, T>();
     const Where where = session_.where("device_all_reduce");
     auto& channel = channel_of(where, options);
@@ -192,6 +190,12 @@ class BasicCommunicator {
     static_assert(Transport::device, "allfold: device_signals is for GPU ranks; use NvlinkTransport, or barrier");
     const Where where = session_.where("device_signals");
     enter(where);
+    const Located place = transport_.find(buffer.data(), 1);
+    if (place.window == nullptr || place.window->serial != buffer.serial()) {
+      throw UsageError(where,
+                       {"the buffer has no signal pads of this communicator's ranks; expected a buffer that this ",
+                        "communicator made; try allocate or register_buffer"});
+    }
     return describe_signals(channel_of(where, options), buffer.signal_pads(), buffer.serial(),
                             EnqueueOptions{timeout_of(where, options, session_.options), options.stream});
   }
@@ -229,6 +233,14 @@ class BasicCommunicator {
 
  private:
   using Located = decltype(std::declval<const Transport&>().find(nullptr, std::size_t{}));
+
+  template <class In, class Out>
+  static constexpr void check_operands() {
+    static_assert(std::is_same_v<element_of<Out>, element_of<const In>>,
+                  "allfold: input and output of all_reduce have different element types; convert one of them first");
+    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(std::data(std::declval<Out&>()))>>,
+                  "allfold: the output of all_reduce is const; pass a buffer that can be written");
+  }
 
   static constexpr bool can_register = requires(Transport& transport, Meeting& meeting, void* pointer) {
     transport.register_memory(meeting, pointer, std::size_t{1}, std::uint32_t{1});

@@ -32,12 +32,15 @@ struct FailureReport {
   const std::string head = report.earlier ? "the communicator ended earlier: " : "";
   const char* const end = "; this communicator has ended, create it again to go on";
   switch (f.code) {
-    case ErrorCode::mismatch:
+    case ErrorCode::mismatch: {
+      const std::string theirs = report.source_call.text();
       throw MismatchError(
           where, mine ? f.by : source,
           {head, "ranks disagree in call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), "; rank ",
-           unsigned{f.by}, " calls ", text, ", but rank ", source, " calls ", report.source_call.text(),
+           unsigned{f.by}, " calls ", text, ", but rank ", source, " calls ", theirs,
+           theirs == text ? " in a kernel of its own, or there with another grid" : "",
            "; every rank must make the same calls in the same order", end});
+    }
     case ErrorCode::peer:
       throw PeerError(where, source,
                       {head, f.departed ? "rank " : "the process of rank ", source,

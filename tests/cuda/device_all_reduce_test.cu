@@ -183,3 +183,29 @@ TEST_CASE("a grid that cannot meet its peers' is refused at once, on every rank"
     });
   }
 }
+
+TEST_CASE("a rank whose kernel has another grid, or that calls all_reduce itself, is a mismatch") {
+  NEEDS_GPU();
+  for (const bool on_host : {false, true}) {
+    allfold_test::over_gpus({2, 3}, [&](const allfold::Environment& environment, RankGpu& gpu) {
+      allfold_test::DeviceField<float> field(1000);
+      const Counter failed(gpu);
+      Comm comm = Comm::create(environment, allfold_test::gpu_options());
+      const Plan plan = comm.device_all_reduce(field.span(), field.span(), allfold::sum);
+      const auto begin = allfold::Clock::now();
+      if (environment.rank == 1 && on_host) {
+        comm.all_reduce(field.span(), allfold::sum, {.stream = gpu.stream()});
+      } else {
+        alone<<<environment.rank == 1 ? 8 : 4, 64, 0, gpu.stream()>>>(plan, failed.data());
+        EXPECT_CUDA(cudaGetLastError());
+        EXPECT(failed.value() != 0);
+      }
+      gpu.synchronize();
+      EXPECT(allfold::Clock::now() - begin < 10s);
+      const std::string message = EXPECT_THROWS_AS(comm.status(), allfold::MismatchError);
+      allfold_test::expect_contains(message,
+                                    {"all_reduce of 1000 float", "rank 1", on_host ? "packet" : "another grid"});
+      gpu.meet();
+    });
+  }
+}

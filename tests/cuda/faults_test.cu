@@ -35,6 +35,21 @@ constexpr std::initializer_list<Algorithm> algorithms = {
 
 __global__ void increment(int* x) { *x += 1; }
 
+/// A sum that a GPU stops at for a second and a half where it meets the marker.
+struct StallingSum {
+  static constexpr float marker = 123456;
+
+  ALLFOLD_HD float operator()(float a, float b) const {
+#ifdef __CUDA_ARCH__
+    if (a == marker || b == marker) {
+      const std::uint64_t end = allfold::ptx::now_ns() + 1500000000;
+      while (allfold::ptx::now_ns() < end) __nanosleep(10000);
+    }
+#endif
+    return a + b;
+  }
+};
+
 /// The context that a collective failed in still runs kernels and copies.
 void expect_cuda_lives(RankGpu& gpu, int* device_word) {
   EXPECT_CUDA(cudaGetLastError());
@@ -122,6 +137,80 @@ TEST_CASE("the same with large calls, in rounds") {
     stay_away_in_each(
         environment, gpu,
         {Algorithm::one_shot_packet, Algorithm::two_shot_packet, Algorithm::two_shot_push, Algorithm::none}, 5000000);
+  });
+}
+
+TEST_CASE("a rank that stops within a call, after many rounds, is named by all") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({3, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    constexpr std::size_t count = std::size_t{3} << 20;
+    constexpr int late = 2;
+    allfold::Options few = allfold_test::gpu_options();
+    few.blocks = 2;
+    Comm comm = Comm::create(environment, few);
+    auto buffer = comm.allocate<float>(count);
+    EXPECT_CUDA(cudaMemsetAsync(buffer.data(), 0, count * sizeof(float), gpu.stream()));
+    // In the shard of that rank, which it alone folds, far into the part of its first block.
+    const std::size_t shard = count / static_cast<std::size_t>(environment.world_size);
+    const float marker = StallingSum::marker;
+    gpu.copy(buffer.data() + late * shard + shard * 3 / 10, &marker, sizeof marker);
+    gpu.meet();
+    comm.all_reduce(buffer, StallingSum{},
+                    {.stream = gpu.stream(), .timeout = 500ms, .algorithm = Algorithm::two_shot_push});
+    gpu.synchronize();
+    try {
+      comm.status();
+      throw std::runtime_error("a call that took too long ended well");
+    } catch (const allfold::TimeoutError& error) {
+      EXPECT(error.source_rank() == late);
+    }
+    gpu.meet();
+  });
+}
+
+TEST_CASE("lanes without work come to the end of a call in packets that fails") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    allfold_test::DeviceField<double> field(1600);  // two rounds, in which not all lanes of a warp have packets
+    allfold::Options one = allfold_test::gpu_options();
+    one.blocks = 1;
+    Comm comm = Comm::create(environment, one);
+    gpu.meet();
+    if (environment.rank == 0) {
+      const auto begin = allfold::Clock::now();
+      comm.all_reduce(field.span(), allfold::sum,
+                      {.stream = gpu.stream(), .timeout = 400ms, .algorithm = Algorithm::one_shot_packet});
+      gpu.synchronize();
+      EXPECT(allfold::Clock::now() - begin < 2s);
+      allfold_test::expect_contains(EXPECT_THROWS_AS(comm.status(), allfold::TimeoutError), {"rank 1 did not arrive"});
+    }
+    gpu.meet();
+  });
+}
+
+TEST_CASE("a call on a default stream is refused where another device is current") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    int devices = 0;
+    int mine = -1;
+    EXPECT_CUDA(cudaGetDeviceCount(&devices));
+    EXPECT_CUDA(cudaGetDevice(&mine));
+    allfold_test::DeviceField<float> field(100);
+    Comm comm = Comm::create(environment, allfold_test::gpu_options());
+    if (devices > 1) {
+      EXPECT_CUDA(cudaSetDevice((mine + 1) % devices));
+      for (const cudaStream_t stream : {cudaStream_t{}, cudaStreamLegacy, cudaStreamPerThread}) {
+        const auto call = [&] { comm.all_reduce(field.span(), allfold::sum, {.stream = stream}); };
+        allfold_test::expect_contains(
+            EXPECT_THROWS_AS(call(), allfold::UsageError),
+            {"the current device is", allfold::concat({"cudaSetDevice(", mine, ")"}).c_str()});
+      }
+      EXPECT_CUDA(cudaSetDevice(mine));
+    }
+    comm.all_reduce(field.span(), allfold::sum, {.stream = gpu.stream()});
+    gpu.synchronize();
+    comm.status();
+    gpu.meet();
   });
 }
 
@@ -380,6 +469,19 @@ TEST_CASE("another count") {
   check_mismatch(
       {"all_reduce of 4 float", "all_reduce of 5 float", "rank 1"}, sum_of_four,
       [](Plain& comm, Field x, const Options& options) { comm.all_reduce(x.first(5), allfold::sum, options); });
+}
+
+TEST_CASE("what is enqueued behind a call that fails does not change what is said of it") {
+  NEEDS_GPU();
+  const auto with_more = [](std::size_t count) {
+    return [count](Plain& comm, Field x, const Options& options) {
+      comm.all_reduce(x.first(count), allfold::sum, options);
+      comm.barrier(options);
+      comm.all_reduce(x.first(1000), allfold::sum, options);
+    };
+  };
+  check_mismatch({"call 1 of channel 0", "all_reduce of 4 float", "all_reduce of 5 float", "rank 1"}, with_more(4),
+                 with_more(5));
 }
 
 TEST_CASE("another count of many") {

@@ -46,7 +46,9 @@ TEST_CASE("create again, and again, in the same processes") {
   allfold_test::over_gpus({2, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {
     Checks checks(gpu, environment, allfold::sum, 100, 2);
     for (int round = 0; round < 5; ++round) {
+      static_cast<void>(cudaSetDevice(1 << 20));  // an error of the program's own, which it has not read
       Comm comm = Comm::create(environment, impatient());
+      EXPECT(cudaGetLastError() == cudaErrorInvalidDevice);
       auto x = comm.allocate<float>(allfold_test::GpuChecks<float, allfold::Sum>::room(100));
       checks.check_counts(comm, {100});
       checks.check(comm, x.span(), 0, x.span(), 0, 100, {});

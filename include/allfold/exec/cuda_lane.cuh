@@ -26,10 +26,11 @@ class CudaLane {
   static constexpr bool keeps_own = Brief && World == 2;
 
  public:
-  /// `lanes`: of the block, a multiple of 32; its threads after them are no lanes.
-  ALLFOLD_DEVICE CudaLane(const DeviceChannelView& view, const DeviceCall& call, int lanes, std::uint32_t last_epoch)
+  /// `lanes`: of the block, a multiple of 32; its threads after them are no lanes. `more_tag`: see CudaWait.
+  ALLFOLD_DEVICE CudaLane(const DeviceChannelView& view, const DeviceCall& call, int lanes, std::uint32_t last_epoch,
+                          std::uint32_t more_tag = 0)
       : view_(view),
-        wait_(view, call, static_cast<int>(blockIdx.x), last_epoch + 1),
+        wait_(view, call, static_cast<int>(blockIdx.x), last_epoch + 1, more_tag),
         lanes_(lanes),
         packet_lanes_(lanes),
         epoch_(last_epoch) {}

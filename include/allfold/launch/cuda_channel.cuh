@@ -27,11 +27,9 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 class CudaChannel {
  public:
   /// `reports`: [rank] where this process sees the report of each rank. `most_blocks`: of one call, on every rank; that
-  /// many fit on each GPU at once, beside those of the other channels. `early_blocks`: a call of no more may be launched
-  /// before the one before it has ended; its blocks take room that no other channel can need.
-  CudaChannel(int index, const DeviceChannelView& view, PublishedCall* const* reports, int device, int most_blocks,
-              int early_blocks)
-      : view_(view), device_(device), index_(index), most_blocks_(most_blocks), early_blocks_(early_blocks) {
+  /// many fit on each GPU at once, beside those of the other channels.
+  CudaChannel(int index, const DeviceChannelView& view, PublishedCall* const* reports, int device, int most_blocks)
+      : view_(view), device_(device), index_(index), most_blocks_(most_blocks) {
     for (int r = 0; r < view.layout.world_size; ++r) reports_[r] = reports[r];
   }
 
@@ -53,6 +51,7 @@ class CudaChannel {
   template <class... Arguments>
   void enqueue(const void* kernel, GridShape shape, int more_threads, cudaStream_t stream, const DeviceCall& meta,
                const Arguments&... arguments) {
+    if (is_of_current_device(stream)) check_device(meta.record);
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
     config.blockDim = dim3(static_cast<unsigned>(shape.lanes + more_threads));
@@ -61,7 +60,7 @@ class CudaChannel {
     programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     programmatic.val.programmaticStreamSerializationAllowed = 1;
     config.attrs = &programmatic;
-    config.numAttrs = shape.blocks <= early_blocks_ ? 1 : 0;
+    config.numAttrs = shape.blocks <= view_.early_blocks ? 1 : 0;
     void* parameters[] = {const_cast<DeviceChannelView*>(&view_), const_cast<DeviceCall*>(&meta),
                           const_cast<void*>(static_cast<const void*>(&arguments))...};
     const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
@@ -79,16 +78,28 @@ class CudaChannel {
   }
 
  private:
-  [[noreturn]] ALLFOLD_COLD void throw_launch(const CallRecord& record, cudaError_t error) const {
-    const Where where(name(record.operation), view_.rank, view_.layout.world_size);
+  /// A default stream: whichever device is current, it is that one's.
+  static bool is_of_current_device(cudaStream_t stream) noexcept {
+    return stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread;
+  }
+
+  void check_device(const CallRecord& record) const {
     int current = -1;
-    static_cast<void>(cudaGetDevice(&current));
-    if (current != device_) {
-      static_cast<void>(cudaGetLastError());
-      throw UsageError(where, {"the current device is ", current, "; expected ", device_,
-                               ", which the communicator was created on; call cudaSetDevice(", device_, ") first"});
-    }
-    throw_cuda(where, error, {"the kernel could not be launched; see whether the stream is of device ", device_});
+    if (cudaGetDevice(&current) != cudaSuccess || current != device_) throw_device(record, current);
+  }
+  [[noreturn]] ALLFOLD_COLD void throw_launch(const CallRecord& record, cudaError_t error) const {
+    static_cast<void>(cudaGetLastError());
+    check_device(record);
+    throw_cuda(where(record), error,
+               {"the kernel could not be launched; see whether the stream is of device ", device_});
+  }
+  [[noreturn]] ALLFOLD_COLD void throw_device(const CallRecord& record, int current) const {
+    throw UsageError(where(record),
+                     {"the current device is ", current, "; expected ", device_,
+                      ", which the communicator was created on; call cudaSetDevice(", device_, ") first"});
+  }
+  Where where(const CallRecord& record) const noexcept {
+    return Where(name(record.operation), view_.rank, view_.layout.world_size);
   }
 
   DeviceChannelView view_;
@@ -96,7 +107,6 @@ class CudaChannel {
   int device_;
   int index_;
   int most_blocks_;
-  int early_blocks_;
   std::uint32_t sequence_ = 0;
 };
 

@@ -51,6 +51,7 @@ class CudaGates final : public StreamGates {
       changed_.notify_all();
       watcher_.join();
     }
+    const CudaScope scope(device_);
     for (void* const page : pages_) static_cast<void>(cudaFreeHost(page));
   }
 
@@ -209,12 +210,14 @@ class CudaGates final : public StreamGates {
       if (closed_.empty()) {
         still = 0;
         changed_.wait(lock);
-      } else if (changed_.wait_for(lock, std::chrono::milliseconds(100)) == std::cv_status::timeout) {
+      } else if (!changed_.wait_for(lock, std::chrono::milliseconds(100),
+                                    [this] { return stop_ || closed_.empty(); })) {
         const std::uint64_t beats = beats_.load(std::memory_order_relaxed);
         still = std::exchange(seen, beats) == beats ? still + 1 : 0;
         if (still < patience) continue;
         for (Gate* const gate : closed_) gate->let_go();
         given_up_.store(true, std::memory_order_release);
+        changed_.notify_all();  // who waits to load something
       }
     }
   }

@@ -24,7 +24,7 @@ inline __device__ BlockState enter_call(const DeviceChannelView& view, const Dev
   const BlockState last = *state;  // but `calls`, which only one lane looks at
   if (call.counts && blockIdx.x == 0 && threadIdx.x == 0) ++state->calls;
   __syncthreads();  // all have read the state before the first lane to end writes it
-  ptx::let_next_grid_launch();
+  if (static_cast<int>(gridDim.x) <= view.early_blocks) ptx::let_next_grid_launch();
   return last;
 }
 

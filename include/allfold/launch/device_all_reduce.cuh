@@ -24,6 +24,7 @@ struct DeviceAllReduce {
   DeviceCall meta;
   AllReduceCall<Reduction> call;
   int most_blocks = 1;  ///< that a grid may have
+  bool pushes = true;   ///< by one_shot_push; else by one_shot
 
   /// The elements that `block` of `blocks` sends and receives: what it computes before, and uses after, the call.
   ALLFOLD_HD Range block_range(int block, int blocks) const {
@@ -34,8 +35,11 @@ struct DeviceAllReduce {
 /// Found by the communicator through the channel.
 template <class Reduction>
 DeviceAllReduce<Reduction> describe_all_reduce(const CudaChannel& channel, const AllReduceCall<Reduction>& call,
-                                               const CallRecord& record, const EnqueueOptions& options) {
-  return {channel.view(), channel.describe(record, options.timeout), call, channel.most_blocks()};
+                                               CallRecord record, const EnqueueOptions& options) {
+  const DeviceChannelView& view = channel.view();
+  const bool pushes = call.inputs.reach != Reach::mapped || call.in == call.out || view.layout.world_size == 2;
+  record.algorithm = pushes ? Algorithm::one_shot_push : Algorithm::one_shot;
+  return {view, channel.describe(record, options.timeout), call, channel.most_blocks(), pushes};
 }
 
 /// Runs the all-reduce in the caller's kernel: one_shot_push where ranks are two or the input is private, else one_shot.
@@ -43,17 +47,18 @@ DeviceAllReduce<Reduction> describe_all_reduce(const CudaChannel& channel, const
 /// Callable from: whole blocks, of 32 to 512 threads, a multiple of 32, in one dimension; every block of the grid, once
 /// per launch; the same grid on every rank, of `most_blocks` at most, and nothing that keeps part of it off the GPU.
 /// Sync: the block's threads meet; blocks do not.   Memory order: what the block wrote to its range before the call is what is sent.
-/// Returns false, to all threads, if the grid is another, or if the collective failed: then the communicator has ended, the
-/// output is not valid, and the communicator's next call, or status(), says why.
+/// Returns false, to all threads, if the grid cannot be, or if the collective failed, as it does where a rank's grid is
+/// another or a rank calls something else: then the communicator has ended, the output is not valid, and the communicator's
+/// next call, or status(), says why.
 template <class Reduction>
 __device__ bool all_reduce(const DeviceAllReduce<Reduction>& plan) {
   const bool fits = static_cast<int>(gridDim.x) <= plan.most_blocks && gridDim.y * gridDim.z == 1 &&
                     blockDim.x % 32 == 0 && blockDim.x <= most_threads && blockDim.y * blockDim.z == 1;
   if (!fits) return CudaWait(plan.view, plan.meta, 0, 0).give_up(ErrorCode::usage, plan.view.rank);
   const std::uint32_t epoch = enter_call(plan.view, plan.meta).epoch;
-  CudaLane<0> e(plan.view, plan.meta, static_cast<int>(blockDim.x), epoch);
-  const bool pushes = plan.call.inputs.reach != Reach::mapped || plan.call.in == plan.call.out || e.world_size() == 2;
-  const bool ok = pushes ? one_shot_push(e, plan.call) : one_shot(e, plan.call);
+  // Blocks of another number would send other ranges, under the record of this call.
+  CudaLane<0> e(plan.view, plan.meta, static_cast<int>(blockDim.x), epoch, gridDim.x * 2654435761U);
+  const bool ok = plan.pushes ? one_shot_push(e, plan.call) : one_shot(e, plan.call);
   if (ok) leave_call(plan.view, e.epoch());
   __syncthreads();
   return ok;

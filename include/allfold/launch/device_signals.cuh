@@ -32,14 +32,8 @@ struct DeviceSignals {
 /// Found by the communicator through the channel. `serial`: of the allocation.
 inline DeviceSignals describe_signals(const CudaChannel& channel, std::span<std::uint32_t* const> pads,
                                       std::uint64_t serial, const EnqueueOptions& options) {
-  const DeviceChannelView& view = channel.view();
-  if (pads.size() != static_cast<std::size_t>(view.layout.world_size)) {
-    throw UsageError(Where("device_signals", view.rank, view.layout.world_size),
-                     {"the buffer has signal pads of ", pads.size(),
-                      " ranks; expected a buffer that this communicator ", "made; try allocate or register_buffer"});
-  }
   const CallRecord record{.operation = Operation::signal, .in = {.window = serial}};
-  DeviceSignals signals{view, channel.describe(record, options.timeout, false)};
+  DeviceSignals signals{channel.view(), channel.describe(record, options.timeout, false)};
   for (std::size_t r = 0; r < pads.size(); ++r) signals.pad[r] = pads[r];
   return signals;
 }

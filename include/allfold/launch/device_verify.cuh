@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 
 #include <cuda_runtime_api.h>
 
@@ -76,17 +77,23 @@ ALLFOLD_COLD inline void verify_reach(Meeting& meeting, const Buffer& buffer, st
                                       int* verdict, int* device_verdict) {
   const Where where = meeting.where();
   const VerifyCells cells(bytes);
-  const auto finish = [&](TextPieces what) {
-    check_cuda(where, cudaGetLastError(), {"the kernel that verifies memory could not be launched"});
+  int rank = meeting.rank();
+  int world_size = meeting.world_size();
+  // Not by <<<>>>, which tells of no error but by cudaGetLastError, that of another call among them.
+  const auto run = [&](auto* kernel, unsigned threads, std::initializer_list<const void*> arguments, TextPieces what) {
+    void* pointers[4] = {};
+    std::transform(arguments.begin(), arguments.end(), pointers, [](const void* p) { return const_cast<void*>(p); });
+    check_cuda(where,
+               cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(1), dim3(threads), pointers, 0, stream),
+               {"the kernel that verifies memory could not be launched"});
     check_cuda(where, cudaStreamSynchronize(stream), what);
   };
   *verdict = -1;
-  write_cells_kernel<max_window_ranks><<<1, 32, 0, stream>>>(buffer, cells, meeting.rank(), meeting.world_size());
-  finish({"a peer's memory could not be written"});
+  run(&write_cells_kernel<max_window_ranks>, 32, {&buffer, &cells, &rank, &world_size},
+      {"a peer's memory could not be written"});
   meeting.barrier("verify device memory");
-  read_cells_kernel<max_window_ranks>
-      <<<1, max_window_ranks * max_window_ranks, 0, stream>>>(buffer, cells, meeting.world_size(), device_verdict);
-  finish({"a peer's memory could not be read"});
+  run(&read_cells_kernel<max_window_ranks>, max_window_ranks * max_window_ranks,
+      {&buffer, &cells, &world_size, &device_verdict}, {"a peer's memory could not be read"});
   const int pair = load_acquire(verdict);
   if (pair < 0) return;
   throw PeerError(

@@ -9,21 +9,23 @@
 #include <cuda_runtime_api.h>
 
 #include <allfold/base/cuda_check.cuh>
+#include <allfold/memory/cuda_scope.cuh>
 
 namespace allfold {
 
 /// Memory of a GPU, or memory of the host that GPUs copy from and to by themselves, in blocks that are kept for the next
 /// taker: CUDA's own allocation may wait for the whole GPU. Sizes are rounded up to one of four in each octave.
 ///
-/// A pool must outlive its blocks and belongs to one thread at a time; the GPU is the one that is current.
+/// A pool must outlive its blocks and belongs to one thread at a time. Whoever takes from it has made its GPU current.
 class CudaPool {
  public:
   enum class Kind : bool { device, pinned };
 
-  explicit CudaPool(Kind kind) noexcept : kind_(kind) {}
+  CudaPool(Kind kind, int device) noexcept : kind_(kind), device_(device) {}
   CudaPool(const CudaPool&) = delete;
   CudaPool& operator=(const CudaPool&) = delete;
   ~CudaPool() {
+    const CudaScope scope(device_);
     for (const std::vector<void*>& list : free_) {
       for (void* const block : list) static_cast<void>(kind_ == Kind::device ? cudaFree(block) : cudaFreeHost(block));
     }
@@ -78,6 +80,7 @@ class CudaPool {
   }
 
   Kind kind_;
+  int device_;
   std::vector<std::vector<void*>> free_;  ///< [class]
   std::size_t blocks_ = 0;
   std::size_t held_ = 0;

@@ -132,6 +132,9 @@ struct DeviceLayout {
 struct DeviceChannelView {
   DeviceLayout layout;
   int rank = 0;
+  /// A call of no more blocks may be on the GPU at once with such a call before it, which has all but ended, or after it:
+  /// both take room that no other channel can need.
+  int early_blocks = 0;
   char* part[max_window_ranks] = {};    ///< [rank] where this rank's GPU sees that rank's part
   std::uint64_t* abort = nullptr;       ///< 0, or the packed Failure that ended the communicator; on rank 0's GPU
   std::uint64_t* host_abort = nullptr;  ///< the same in memory of the host, for the host

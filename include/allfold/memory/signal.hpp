@@ -27,6 +27,9 @@ enum class Arrival : std::uint8_t { not_yet, here, mismatched };
 inline constexpr std::int32_t most_epochs_ahead = 8;
 static_assert(2 * push_lag + 1 < most_epochs_ahead);
 
+/// For words that are written in every call, of a peer that may be at any round of the same one.
+inline constexpr std::int32_t any_epochs_ahead = 0x7fffffff;
+
 /// What `seen` in a pad means to a rank that waits for `expected`. Epochs are compared by their difference, so that
 /// they may wrap around, and a word that was not written for half of all epochs does not seem to be ahead. A peer ahead
 /// of us has passed this meeting, which it cannot unless our tags agreed. `most_ahead`: 0 for words that no peer writes

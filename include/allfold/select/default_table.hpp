@@ -61,10 +61,12 @@ inline constexpr TuningRow device_tuning_rows[] = {
     {5, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {5, false, unlimited_bytes, Algorithm::two_shot_push},
     {8, true, std::size_t{64} << 10, Algorithm::one_shot_packet},
+    {8, true, std::size_t{256} << 10, Algorithm::hybrid_cube_mesh},
     {8, true, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {8, true, std::size_t{4} << 20, Algorithm::two_shot},
     {8, true, unlimited_bytes, Algorithm::two_shot_push},
     {8, false, std::size_t{64} << 10, Algorithm::one_shot_packet},
+    {8, false, std::size_t{256} << 10, Algorithm::hybrid_cube_mesh},
     {8, false, std::size_t{1} << 20, Algorithm::two_shot_packet},
     {8, false, unlimited_bytes, Algorithm::two_shot_push},
 };

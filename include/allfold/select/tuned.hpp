@@ -96,7 +96,7 @@ class TunedSelector {
     return TunedSelector(parse_tuning_table(text, source));
   }
 
-  /// The table as from_text reads it. Each line of `comment` becomes one of its comments.
+  /// The table as from_text reads it; of the built-in one, the rows of CPU ranks. Each line of `comment` becomes one of its comments.
   ALLFOLD_COLD std::string to_text(std::string_view comment = {}) const { return tuning_table_text(rows(), comment); }
 
   /// `device`: those of the built-in table for operands in GPU memory.
@@ -111,7 +111,9 @@ class TunedSelector {
     return sends_packets(choice) && !query.vectors ? look_up(query, false) : choice;
   }
 
+  /// Whether they choose alike. The built-in table has rows for GPUs besides, so that no other is the same.
   friend bool operator==(const TunedSelector& a, const TunedSelector& b) noexcept {
+    if (a.rows_.empty() != b.rows_.empty()) return false;
     const std::span<const TuningRow> left = a.rows();
     const std::span<const TuningRow> right = b.rows();
     if (left.size() != right.size()) return false;

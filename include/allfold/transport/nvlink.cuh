@@ -119,9 +119,9 @@ class NvlinkTransport {
     verify(meeting, *state, state->parts.window(bytes, 0, state->world_size).buffer(verify_offset, state->world_size),
            VerifyCells::most_bytes);
 
-    const int early_blocks = blocks_that_may_be_early(meeting.where(), *state, options, blocks);
+    const int early_blocks = blocks_that_may_overlap(meeting.where(), *state, options, blocks);
     for (int c = 0; c < options.channels; ++c) {
-      DeviceChannelView view{.layout = layout, .rank = state->rank};
+      DeviceChannelView view{.layout = layout, .rank = state->rank, .early_blocks = early_blocks};
       PublishedCall* reports[max_window_ranks] = {};
       for (int r = 0; r < state->world_size; ++r) {
         view.part[r] = static_cast<char*>(state->parts.part[r]->data()) + device_control_bytes +
@@ -131,7 +131,7 @@ class NvlinkTransport {
       view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
       view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
       view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
-      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, sharing.device, blocks, early_blocks));
+      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, sharing.device, blocks));
     }
     state_ = std::move(state);
   }
@@ -209,10 +209,8 @@ class NvlinkTransport {
     return word == 0 ? std::nullopt : std::optional(Failure::unpack(word));
   }
 
-  void leave() noexcept {
-    // A forked child has the object, and shares the memory, but it is not the rank.
-    if (state_ && state_->process == ::getpid()) fetch_or(&state_->control_block()->departed, only_rank(state_->rank));
-  }
+  /// Peers are told nothing: what this rank has enqueued may still come, and their kernels have a deadline.
+  void leave() noexcept {}
 
  private:
   /// Of one slot of all ranks.
@@ -310,10 +308,10 @@ class NvlinkTransport {
     return options.blocks > 0 ? std::min(options.blocks, fit) : fit;
   }
 
-  /// Of how many blocks a call may be that is launched before the one before it has ended. It holds SMs while it waits:
-  /// were those another channel's share, ranks that began with different channels would wait for each other.
-  ALLFOLD_COLD static int blocks_that_may_be_early(const Where& where, const State& state, const Options& options,
-                                                   int blocks) {
+  /// See DeviceChannelView::early_blocks. A call that is launched before the one before it has ended holds SMs while it
+  /// waits: were those another channel's share, ranks that began with different channels would wait for each other.
+  ALLFOLD_COLD static int blocks_that_may_overlap(const Where& where, const State& state, const Options& options,
+                                                  int blocks) {
     int major = 0;
     check_cuda(where, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, state.sharing.device),
                {"device ", state.sharing.device, " cannot be asked"});

@@ -143,8 +143,8 @@ class CudaRoom final : public UcxPoller {
   CudaFault fault_{where_};
   CudaGates gates_;
   CudaInputs inputs_{device_, fault_};
-  CudaPool device_pool_{CudaPool::Kind::device};
-  CudaPool pinned_pool_{CudaPool::Kind::pinned};
+  CudaPool device_pool_{CudaPool::Kind::device, device_};
+  CudaPool pinned_pool_{CudaPool::Kind::pinned, device_};
   std::unique_ptr<CudaLanes> lanes_;
   std::vector<std::coroutine_handle<>> ready_;
   int awake_ = 0;

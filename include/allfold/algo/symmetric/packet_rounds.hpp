@@ -26,7 +26,10 @@ ALLFOLD_HD bool in_packet_rounds(E& e, std::size_t count, int parts, Body&& body
     e.begin_round();
     return body(round.all());
   });
-  return count <= limit || !ok ? e.sync(ok) : meet(e, Leg::done, all_ranks(e.world_size()));
+  // Whether a round has failed may differ between lanes, which come to one sync all the same.
+  if (count <= limit) return e.sync(ok);
+  const RankMask everyone = all_ranks(e.world_size());
+  return announce(e, Leg::done, everyone, ok) && await(e, Leg::done, everyone);
 }
 
 ALLFOLD_ANY_SIDE_END

@@ -49,7 +49,8 @@ ALLFOLD_HD bool two_shot_push(E& e, const AllReduceCall<Reduction>& call) {
   const auto input_slot = [&](int behind, int from) { return push_slot(e.epoch(), behind, ranks) + from; };
   const auto result_slot = [&](int behind, int from) { return input_slot(behind, from) + ranks; };
 
-  const int chunks = static_cast<int>((part_elems + chunk_elems - 1) / chunk_elems);
+  // An empty one at least, which tells that this rank has come.
+  const int chunks = part_elems == 0 ? 1 : static_cast<int>((part_elems + chunk_elems - 1) / chunk_elems);
   const int rounds = chunks + (stage_out ? 2 : 1) * push_lag;
   bool ok = true;
   for (int round = 0; round < rounds; ++round) {
