@@ -155,8 +155,7 @@ class BasicCommunicator {
   /// Shape: in, out: [count] elements of T; the same buffer, or disjoint.   Collective, Sync, @throws: as above.
   template <contiguous_elements In, contiguous_elements Out, class Op>
   void all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
-    using T = element_of<Out>;
-    check_operands<In, Out>();
+    using T = checked_output_t<In, Out>;
     check_reduction<Op, T>();
     if constexpr (reduction_for<Op, T>) {
       reduce(std::data(in), std::size(in), std::data(out), std::size(out), Reduction<Op, T>{op}, options);
@@ -170,9 +169,8 @@ class BasicCommunicator {
   // Out of line for the same warning as choose().
   template <contiguous_elements In, contiguous_elements Out, class Op>
   ALLFOLD_NOINLINE auto device_all_reduce(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
-    using T = element_of<Out>;
+    using T = checked_output_t<In, Out>;
     static_assert(Transport::device, "allfold: device_all_reduce is for GPU ranks; use NvlinkTransport, or all_reduce");
-    check_operands<In, Out>();
     check_reduction<Op, T>();
     const Where where = session_.where("device_all_reduce");
     auto& channel = channel_of(where, options);
@@ -233,14 +231,6 @@ class BasicCommunicator {
 
  private:
   using Located = decltype(std::declval<const Transport&>().find(nullptr, std::size_t{}));
-
-  template <class In, class Out>
-  static constexpr void check_operands() {
-    static_assert(std::is_same_v<element_of<Out>, element_of<const In>>,
-                  "allfold: input and output of all_reduce have different element types; convert one of them first");
-    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(std::data(std::declval<Out&>()))>>,
-                  "allfold: the output of all_reduce is const; pass a buffer that can be written");
-  }
 
   static constexpr bool can_register = requires(Transport& transport, Meeting& meeting, void* pointer) {
     transport.register_memory(meeting, pointer, std::size_t{1}, std::uint32_t{1});

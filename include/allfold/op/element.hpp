@@ -121,4 +121,16 @@ concept contiguous_elements = requires(R& range) {
 template <class R>
 using element_of = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<R&>()))>>;
 
+/// The element type of an output, which its input shares.
+template <class In, class Out>
+struct CheckedOutput {
+  using type = element_of<Out>;
+  static_assert(std::is_same_v<type, element_of<const In>>,
+                "allfold: input and output of a collective have different element types; convert one of them first");
+  static_assert(!std::is_const_v<std::remove_pointer_t<decltype(std::data(std::declval<Out&>()))>>,
+                "allfold: the output of a collective is const; pass a buffer that can be written");
+};
+template <class In, class Out>
+using checked_output_t = typename CheckedOutput<In, std::remove_reference_t<Out>>::type;
+
 }  // namespace allfold

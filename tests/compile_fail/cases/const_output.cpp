@@ -1,4 +1,4 @@
-// expect: allfold: the output of all_reduce is const
+// expect: allfold: the output of a collective is const
 // SPDX-License-Identifier: Apache-2.0
 #include <vector>
 

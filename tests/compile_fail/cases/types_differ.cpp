@@ -1,4 +1,4 @@
-// expect: allfold: input and output of all_reduce have different element types
+// expect: allfold: input and output of a collective have different element types
 // SPDX-License-Identifier: Apache-2.0
 #include <vector>
 
