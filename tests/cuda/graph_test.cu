@@ -431,6 +431,53 @@ TEST_CASE("ranks that enqueue on two channels in opposite orders do not wait for
   }
 }
 
+// A short call is launched early only behind one that leaves it room in its channel's share.
+TEST_CASE("long and short calls back to back, on two channels in opposite orders, do not wait for each other") {
+  NEEDS_GPU();
+  if (allfold_test::usable_gpus() < 2) SKIP_CASE("there is one GPU, and this case wants one per rank");
+  const auto body = [](const allfold::Environment& environment, RankGpu& gpu) {
+    constexpr std::size_t many = std::size_t{1} << 24;
+    constexpr std::size_t few = std::size_t{1} << 17;
+    allfold::Options options = allfold_test::gpu_options();
+    options.channels = 2;
+    Comm comm = Comm::create(environment, options);
+    const Comm::buffer_type<float> fields[] = {comm.allocate<float>(many), comm.allocate<float>(many)};
+    for (const int channel : {0, 1}) {  // floats of which every byte is the rank, plus one
+      EXPECT_CUDA(
+          cudaMemsetAsync(fields[channel].data(), environment.rank + 1, many * sizeof(float), gpu.stream(channel)));
+    }
+    const auto step = [&](int channel) {
+      const auto call = on(gpu.stream(channel), Algorithm::two_shot_push, channel);
+      comm.all_reduce(fields[channel].span(), allfold::max, call);
+      comm.all_reduce(fields[channel].span().first(few), allfold::max, call);
+    };
+    const auto synchronize = [&] {
+      gpu.synchronize(0);
+      gpu.synchronize(1);
+    };
+    step(0);
+    step(1);
+    synchronize();
+    for (int i = 0; i < 200; ++i) {
+      const int first = (environment.rank + i / 7) % 2;
+      step(first);
+      step(1 - first);
+      if (i % 16 == 15) synchronize();
+    }
+    synchronize();
+    comm.status();
+    for (const auto& field : fields) {
+      std::vector<unsigned char> bytes(many * sizeof(float));
+      gpu.copy(bytes.data(), field.data(), bytes.size());
+      EXPECT(std::all_of(bytes.begin(), bytes.end(), [&](unsigned char b) { return b == environment.world_size; }));
+    }
+    gpu.meet();
+  };
+  for (const int world_size : {2, 3, 4}) {
+    if (world_size <= allfold_test::usable_gpus()) allfold_test::over_gpus({world_size}, body);
+  }
+}
+
 TEST_CASE("two communicators in one graph") {
   NEEDS_GPU();
   allfold_test::over_gpus({2, 3, 4}, [](const allfold::Environment& environment, RankGpu& gpu) {

@@ -82,11 +82,7 @@ struct DeviceParts {
   std::unique_ptr<DeviceMemory> part[max_window_ranks];
 
   Window window(std::size_t bytes, std::uint64_t serial, int world_size) const noexcept {
-    Window result;
-    for (int r = 0; r < world_size; ++r) result.at[r] = part[r]->data();
-    result.bytes = bytes;
-    result.serial = serial;
-    return result;
+    return Window::over(part, bytes, serial, world_size);
   }
 };
 

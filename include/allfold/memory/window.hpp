@@ -46,6 +46,17 @@ struct Window {
   std::size_t bytes = 0;            ///< of each part
   std::uint64_t serial = 0;         ///< the same on every rank, and no other window's
 
+  /// Over the parts that ranks have in memory with `data()`: [rank].
+  template <class Part>
+  static Window over(const Part (&part)[max_window_ranks], std::size_t bytes, std::uint64_t serial,
+                     int world_size) noexcept {
+    Window window;
+    for (int r = 0; r < world_size; ++r) window.at[r] = part[r]->data();
+    window.bytes = bytes;
+    window.serial = serial;
+    return window;
+  }
+
   /// The buffer that begins `offset` bytes into every rank's part.
   Buffer buffer(std::size_t offset, int world_size) const noexcept {
     Buffer result;

@@ -4,12 +4,11 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include <cuda_runtime_api.h>
 
-#include <allfold/base/error.hpp>
+#include <allfold/base/cuda_check.cuh>
 #include <allfold/policy/identity.hpp>
 #include <allfold/policy/link_matrix.hpp>
 #include <allfold/policy/topology.hpp>
@@ -65,11 +64,11 @@ class PeerAccessTopology {
     detail::check_gpu_ranks(ranks, "PeerAccessTopology");
     return detail::links_between_visible(ranks, visible_gpus(), [](int from, int to) {
       int access = 0;
-      check(::cudaDeviceCanAccessPeer(&access, from, to), "cudaDeviceCanAccessPeer");
+      check_cuda("topology", ::cudaDeviceCanAccessPeer(&access, from, to), {"cudaDeviceCanAccessPeer failed"});
       if (access == 0) return false;
       int atomics = 0;
-      check(::cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, from, to),
-            "cudaDeviceGetP2PAttribute");
+      check_cuda("topology", ::cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, from, to),
+                 {"cudaDeviceGetP2PAttribute failed"});
       return atomics != 0;
     });
   }
@@ -77,23 +76,17 @@ class PeerAccessTopology {
  private:
   ALLFOLD_COLD static std::vector<Identity> visible_gpus() {
     int count = 0;
-    check(::cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+    check_cuda("topology", ::cudaGetDeviceCount(&count), {"cudaGetDeviceCount failed"});
     std::vector<Identity> gpus(static_cast<std::size_t>(count));
     for (int device = 0; device < count; ++device) {
       cudaDeviceProp properties;
-      check(::cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+      check_cuda("topology", ::cudaGetDeviceProperties(&properties, device), {"cudaGetDeviceProperties failed"});
       Identity& gpu = gpus[static_cast<std::size_t>(device)];
       gpu.device = device;
       static_assert(sizeof gpu.device_id == sizeof properties.uuid);
       std::memcpy(gpu.device_id, &properties.uuid, sizeof gpu.device_id);
     }
     return gpus;
-  }
-
-  ALLFOLD_COLD static void check(cudaError_t error, std::string_view call) {
-    if (error == cudaSuccess) return;
-    static_cast<void>(::cudaGetLastError());  // or the program's next check would find it
-    throw CudaError("topology", static_cast<int>(error), ::cudaGetErrorName(error), {call, " failed"});
   }
 };
 static_assert(topology_policy<PeerAccessTopology>);
