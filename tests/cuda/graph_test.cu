@@ -245,6 +245,26 @@ allfold::CallOptions on(cudaStream_t stream, Algorithm algorithm, int channel = 
   return options;
 }
 
+/// Runs `step(channel)` on two channels, each on its stream, with which ranks begin in turn; first once alike on all, for
+/// to load a kernel may take a wait for those that run.
+template <class Step>
+void in_opposite_orders(const allfold::Environment& environment, RankGpu& gpu, Step&& step) {
+  const auto synchronize = [&] {
+    gpu.synchronize(0);
+    gpu.synchronize(1);
+  };
+  step(0);
+  step(1);
+  synchronize();
+  for (int i = 0; i < 200; ++i) {
+    const int first = (environment.rank + i / 7) % 2;
+    step(first);
+    step(1 - first);
+    if (i % 16 == 15) synchronize();
+  }
+  synchronize();
+}
+
 }  // namespace
 
 TEST_CASE("a thousand replays, with eager calls between them") {
@@ -406,21 +426,7 @@ TEST_CASE("ranks that enqueue on two channels in opposite orders do not wait for
         comm.all_reduce(field, allfold::sum, on(gpu.stream(channel), algorithm, channel));
         script.read(field, salt, Start::after_all, 1, channel);
       };
-      const auto synchronize = [&] {
-        gpu.synchronize(0);
-        gpu.synchronize(1);
-      };
-      // Once alike on all ranks: to load a kernel may take a wait for those that run.
-      step(0);
-      step(1);
-      synchronize();
-      for (unsigned i = 0; i < 200; ++i) {
-        const int first = (environment.rank + static_cast<int>(i / 7)) % 2;
-        step(first);
-        step(1 - first);
-        if (i % 16 == 15) synchronize();
-      }
-      synchronize();
+      in_opposite_orders(environment, gpu, step);
       script.expect_right(1, std::string(allfold::name(algorithm)));
       comm.status();
       gpu.meet();
@@ -451,20 +457,7 @@ TEST_CASE("long and short calls back to back, on two channels in opposite orders
       comm.all_reduce(fields[channel].span(), allfold::max, call);
       comm.all_reduce(fields[channel].span().first(few), allfold::max, call);
     };
-    const auto synchronize = [&] {
-      gpu.synchronize(0);
-      gpu.synchronize(1);
-    };
-    step(0);
-    step(1);
-    synchronize();
-    for (int i = 0; i < 200; ++i) {
-      const int first = (environment.rank + i / 7) % 2;
-      step(first);
-      step(1 - first);
-      if (i % 16 == 15) synchronize();
-    }
-    synchronize();
+    in_opposite_orders(environment, gpu, step);
     comm.status();
     for (const auto& field : fields) {
       std::vector<unsigned char> bytes(many * sizeof(float));
