@@ -34,11 +34,15 @@ struct FailureReport {
   switch (f.code) {
     case ErrorCode::mismatch: {
       const std::string theirs = report.source_call.text();
+      const char* how = "";  // they differ in what the text does not tell
+      if (theirs == text) {
+        how = report.source_call.tag() == report.by_call.tag() ? " in a kernel of its own, or there with another grid"
+                                                               : " with another operator or type of that name";
+      }
       throw MismatchError(
           where, mine ? f.by : source,
           {head, "ranks disagree in call ", f.sequence, " of channel ", static_cast<unsigned>(f.channel), "; rank ",
-           unsigned{f.by}, " calls ", text, ", but rank ", source, " calls ", theirs,
-           theirs == text ? " in a kernel of its own, or there with another grid" : "",
+           unsigned{f.by}, " calls ", text, ", but rank ", source, " calls ", theirs, how,
            "; every rank must make the same calls in the same order", end});
     }
     case ErrorCode::peer:

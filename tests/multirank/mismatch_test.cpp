@@ -74,7 +74,7 @@ TEST_CASE("another operator") {
 
 TEST_CASE("another factor of premul_sum") {
   check_mismatch(
-      {"premul_sum", "rank 1"},
+      {"premul_sum", "rank 1", "with another operator or type of that name"},
       [](Comm& comm) {
         std::vector<float> x(4);
         comm.all_reduce(x, allfold::premul_sum(2.0F));
