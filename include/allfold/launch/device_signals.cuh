@@ -6,7 +6,6 @@
 #include <span>
 
 #include <allfold/base/cuda_arch.cuh>
-#include <allfold/base/error.hpp>
 #include <allfold/exec/cuda_ptx.cuh>
 #include <allfold/exec/cuda_wait.cuh>
 #include <allfold/launch/cuda_channel.cuh>
