@@ -14,9 +14,10 @@ using Comm = allfold::Communicator<allfold::NvlinkTransport>;
 using Plan = allfold::DeviceAllReduce<allfold::Reduction<allfold::Sum, float>>;
 
 constexpr std::size_t count = 100000;
+constexpr int lanes = 256;
 
-__global__ void fused(const __grid_constant__ Plan plan, float* partial, const float* sum, float scale,
-                      float* residual) {
+__global__ void __launch_bounds__(lanes)
+    fused(const __grid_constant__ Plan plan, float* partial, const float* sum, float scale, float* residual) {
   const allfold::Range mine = plan.block_range(static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
   for (std::size_t i = mine.begin + threadIdx.x; i < mine.end; i += blockDim.x) {
     partial[i] = scale * static_cast<float>(i % 1000);
@@ -39,7 +40,7 @@ void rank(const allfold::Environment& environment) {
 
   constexpr int steps = 3;
   for (int step = 0; step < steps; ++step) {
-    fused<<<16, 256>>>(plan, partial.data(), sum.data(), static_cast<float>(comm.rank() + 1), residual.data());
+    fused<<<16, lanes>>>(plan, partial.data(), sum.data(), static_cast<float>(comm.rank() + 1), residual.data());
     check(cudaGetLastError());
   }
   std::vector<float> result(count);

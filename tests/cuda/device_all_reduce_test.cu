@@ -22,6 +22,7 @@ using Comm = allfold::Communicator<allfold::NvlinkTransport>;
 using Plan = allfold::DeviceAllReduce<allfold::Reduction<allfold::Sum, float>>;
 
 constexpr std::size_t most = 100003;
+constexpr int most_lanes = 512;
 
 /// A small whole number, another in each step.
 __device__ float pattern(std::size_t i, unsigned step) { return static_cast<float>((i * 7 + step * 11) % 1000); }
@@ -29,8 +30,8 @@ __device__ float pattern(std::size_t i, unsigned step) { return static_cast<floa
 __global__ void next_step(unsigned* step) { ++*step; }
 
 /// Every element of the sum that is not what the ranks' operands make is counted.
-__global__ void fused(const __grid_constant__ Plan plan, float* in, const float* out, const unsigned* step, int rank,
-                      int world_size, unsigned* wrong) {
+__global__ void __launch_bounds__(most_lanes) fused(const __grid_constant__ Plan plan, float* in, const float* out,
+                                                    const unsigned* step, int rank, int world_size, unsigned* wrong) {
   const allfold::Range mine = plan.block_range(static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
   for (std::size_t i = mine.begin + threadIdx.x; i < mine.end; i += blockDim.x) {
     in[i] = pattern(i, *step) + static_cast<float>(rank);
@@ -45,7 +46,7 @@ __global__ void fused(const __grid_constant__ Plan plan, float* in, const float*
   }
 }
 
-__global__ void alone(const __grid_constant__ Plan plan, unsigned* failed) {
+__global__ void __launch_bounds__(most_lanes) alone(const __grid_constant__ Plan plan, unsigned* failed) {
   if (!allfold::all_reduce(plan) && threadIdx.x == 0) atomicAdd(failed, 1U);
 }
 
@@ -87,7 +88,7 @@ TEST_CASE(
       for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{1000}, most}) {
         const Plan plan = comm.device_all_reduce(in.first(count), out.first(count), allfold::sum);
         for (const int blocks : {1, 7, 16}) {
-          for (const int threads : {32, 96, 512}) {
+          for (const int threads : {32, 96, most_lanes}) {
             const auto enqueue = [&, in = in, out = out] {
               next_step<<<1, 1, 0, gpu.stream()>>>(step.data());
               fused<<<blocks, threads, 0, gpu.stream()>>>(plan, in.data(), out.data(), step.data(), environment.rank,

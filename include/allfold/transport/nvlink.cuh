@@ -43,8 +43,8 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 /// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
 ///
 /// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once, and run
-/// at once: on streams that have run a kernel before, on channels in one order, and with nothing that waits for the whole
-/// GPU between them.
+/// at once: on streams that have run a kernel before, and with nothing between them that waits for the whole GPU, as
+/// freeing memory does.
 /// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
  public:
