@@ -391,8 +391,9 @@ class MessageCommunicator {
                            [](E& e) { return message::barrier_dissemination(e); });
   }
 
-  /// Sends a message to rank `to`, which receives it with the same CallOptions::tag; messages have no channel. Messages between two ranks with one
-  /// tag arrive in the order they were sent. Over when `data` may be changed, which may be before it is received.
+  /// Sends a message to rank `to`, which receives it with the same CallOptions::tag; messages have no channel. Messages
+  /// between two ranks with one tag arrive in the order they were sent. Over when `data` may be changed, which may be
+  /// before it is received.
   /// Shape: [count] elements of T.   A message to this rank itself needs a receive that was posted before.
   template <contiguous_elements Range>
   Work send(const Range& data, int to, const CallOptions& options = {}) {

@@ -32,6 +32,8 @@ class AllfoldConan(ConanFile):
     def export_sources(self):
         copy(self, "LICENSE", self._source_tree(), self.export_sources_folder)
         copy(self, "include/*", self._source_tree(), self.export_sources_folder)
+        copy(self, "AllfoldUcx.cmake", os.path.join(self._source_tree(), "cmake"), self.export_sources_folder)
+        copy(self, "AllfoldConan.cmake", self.recipe_folder, self.export_sources_folder)
 
     def layout(self):
         basic_layout(self)
@@ -51,9 +53,14 @@ class AllfoldConan(ConanFile):
         include = os.path.join(self.source_folder, "include")
         for pattern in ("*.hpp", "*.cuh"):
             copy(self, pattern, include, os.path.join(self.package_folder, "include"))
+        copy(self, "*.cmake", self.source_folder, self._cmake_dir(), keep_path=False)
+
+    def _cmake_dir(self):
+        return os.path.join(self.package_folder, "share", "cmake", "allfold")
 
     def package_info(self):
         self.cpp_info.set_property("cmake_file_name", "allfold")
+        self.cpp_info.set_property("cmake_build_modules", [os.path.join(self._cmake_dir(), "AllfoldConan.cmake")])
         self.cpp_info.bindirs = []
         self.cpp_info.libdirs = []
 

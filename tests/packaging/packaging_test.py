@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a package of the source tree, and builds a program with it.
+"""Makes a package of the source tree, and builds programs with it.
 
-    packaging_test.py conan|vcpkg WORK_DIR --cmake CMAKE --compiler CXX
+    packaging_test.py conan|vcpkg WORK_DIR --cmake CMAKE --compiler CXX [--ucx]
 """
 
 import argparse
@@ -38,6 +38,19 @@ def check_headers(root):
         raise Failure(f"the package's headers differ from the source tree's: {sorted(missing)}")
 
 
+def build_and_run(arguments, prefix):
+    """Programs that find the package under `prefix`: one of C++ and, where there is UCX, one that uses it."""
+    for project in ["consumer", "ucx"] if arguments.ucx else ["consumer"]:
+        build_dir = arguments.work_dir / project
+        must(
+            [arguments.cmake, "-S", HERE.parent / "install" / project, "-B", build_dir, "-G", "Ninja",
+             "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_CXX_COMPILER={arguments.compiler}", f"-DCMAKE_PREFIX_PATH={prefix}",
+             f"-DWANTED_VERSION={version()}"]
+        )  # fmt: skip
+        must([arguments.cmake, "--build", build_dir])
+        print(must([build_dir / "consumer"], timeout=120).strip())
+
+
 def conan(arguments):
     program = shutil.which("conan")
     status, output = run([program, "--version"]) if program else (1, "")
@@ -71,6 +84,11 @@ def conan(arguments):
         raise Failure("the package has no licence")
     print(f"{reference}: one package, {len(headers(Path(folder) / 'include'))} headers")
 
+    generated = arguments.work_dir / "generated"
+    install = [program, "install", f"--requires={reference}", "-g", "CMakeDeps", f"--output-folder={generated}"]
+    must([*install, *settings], env=environment)
+    build_and_run(arguments, generated)
+
 
 def must_json(command, environment):
     output = must(command, env=environment)
@@ -98,18 +116,11 @@ def vcpkg(arguments):
     if others != {"include", "share", "share/allfold"}:
         raise Failure(f"the package holds more than include and share/allfold: {sorted(others)}")
     usage = (package / "share/allfold/usage").read_text(encoding="utf-8")
-    for target in ("find_package(allfold CONFIG REQUIRED)", "allfold::allfold", "allfold::cuda"):
+    for target in ("find_package(allfold CONFIG REQUIRED)", "allfold::allfold", "allfold::cuda", "allfold::ucx"):
         if target not in usage:
             raise Failure(f"usage does not name {target}")
 
-    build_dir = arguments.work_dir / "consumer"
-    must(
-        [arguments.cmake, "-S", HERE.parent / "install/consumer", "-B", build_dir, "-G", "Ninja",
-         f"-DCMAKE_CXX_COMPILER={arguments.compiler}", f"-DCMAKE_PREFIX_PATH={package}",
-         f"-DWANTED_VERSION={version()}"]
-    )  # fmt: skip
-    must([arguments.cmake, "--build", build_dir])
-    print(must([build_dir / "consumer"], timeout=120).strip())
+    build_and_run(arguments, package)
 
 
 def body():
@@ -118,6 +129,7 @@ def body():
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--cmake", default="cmake")
     parser.add_argument("--compiler", default="g++")
+    parser.add_argument("--ucx", action="store_true")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.work_dir, ignore_errors=True)
     arguments.work_dir = arguments.work_dir.resolve()

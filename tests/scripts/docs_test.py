@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Every whole program in README.md is an example's: its lines stand there, in that order. docs/ucx.md has every variable
-that the communicator over messages reads, and those of UCX that it sets."""
+"""Every whole program in README.md is an example's: its lines stand there, in that order. The documents name every
+variable that the library reads, docs/ucx.md those of messages and those of UCX that it sets."""
 
 import re
 import sys
@@ -40,6 +40,14 @@ def body():
             if f"`{variable}`" not in docs:
                 raise Failure(f"docs/ucx.md does not name {variable}, which is in {header}")
         print(f"docs/ucx.md: {len(variables)} variables of {header}")
+
+    documents = "".join(path.read_text(encoding="utf-8") for path in (SOURCE_DIR / "docs").glob("*.md"))
+    headers = [path for path in (SOURCE_DIR / "include").rglob("*") if path.suffix in (".hpp", ".cuh")]
+    read = {v for path in headers for v in re.findall(r'"(ALLFOLD_[A-Z_]+)"', path.read_text(encoding="utf-8"))}
+    unnamed = sorted(variable for variable in read if f"`{variable}" not in documents)
+    if len(read) < 10 or unnamed:
+        raise Failure(f"of {len(read)} variables the documents do not name {unnamed}")
+    print(f"docs: {len(read)} variables")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ void call_with(Body& body, auto& comm, const allfold::Environment& environment) 
   }
 }
 
-/// Runs `body(communicator)`, or `body(communicator, environment)`, in a process a rank: over TCP with progress by the caller, and over what UCX takes on one
-/// host with a thread.
+/// Runs `body(communicator)`, or `body(communicator, environment)`, in a process a rank: over TCP with progress by the
+/// caller, and over what UCX takes on one host with a thread.
 template <class Body>
 void over_ucx(std::initializer_list<int> world_sizes, Body&& body, const allfold::MessageOptions& message_options = {},
               const allfold::Options& options = {.timeout = std::chrono::seconds(20)},

@@ -27,8 +27,8 @@ namespace allfold_test {
 /// What a transfer waits for that another thread decides: it may be opened at any time, from any thread.
 class Gate;
 
-/// A worker (launch/message_progress.hpp), and a link, without peers: its transfers end as the test says. What only the thread that
-/// makes progress may touch is plain memory, so that ThreadSanitizer sees whoever else does.
+/// A worker (launch/message_progress.hpp), and a link, without peers: its transfers end as the test says. What only the
+/// thread that makes progress may touch is plain memory, so that ThreadSanitizer sees whoever else does.
 class ScriptedLink {
  public:
   /// Under way, until over.

@@ -96,7 +96,8 @@ class TunedSelector {
     return TunedSelector(parse_tuning_table(text, source));
   }
 
-  /// The table as from_text reads it; of the built-in one, the rows of CPU ranks. Each line of `comment` becomes one of its comments.
+  /// The table as from_text reads it; of the built-in one, the rows of CPU ranks. Each line of `comment` becomes one of
+  /// its comments.
   ALLFOLD_COLD std::string to_text(std::string_view comment = {}) const { return tuning_table_text(rows(), comment); }
 
   /// `device`: those of the built-in table for operands in GPU memory.

@@ -111,7 +111,8 @@ class UcxOperations {
   int pending(int peer) const noexcept { return pending_[index_of(peer)]; }
   /// How many receives wait for a message of any peer.
   int pending_of_any() const noexcept { return pending_.back(); }
-  /// A rank that the call of that tag waits for, or any call; -1: none. Better one that is received from: it may be late itself.
+  /// A rank that the call of that tag waits for, or any call; -1: none. Better one that is received from: it may be late
+  /// itself.
   int waited_for(std::uint64_t call) const noexcept {
     constexpr std::uint64_t of_call = UcxTag::of_communicator | UcxTag::of_channel | UcxTag::of_sequence;
     int peer = -1;
