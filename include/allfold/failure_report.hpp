@@ -57,7 +57,8 @@ struct FailureReport {
                                  "blocks of 32 to 512 threads, a multiple of 32, in one dimension",
                                  end});
       }
-      throw UsageError(where, {head, "a kernel of rank ", unsigned{f.by}, " asked for ", text, " with rank ", source,
+      throw UsageError(where, {head, "a kernel of rank ", unsigned{f.by}, " asked for ", text, " with ",
+                               source == Failure::no_rank ? "a rank that there is not" : concat({"rank ", source}),
                                "; expected slots 0 to ", signal_slots - 1, " and ranks of the world", end});
     default:
       throw TimeoutError(where, source,

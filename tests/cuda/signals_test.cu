@@ -300,12 +300,13 @@ TEST_CASE("a barrier that a peer does not come to fails on every thread of the b
 TEST_CASE("a slot or a rank that does not exist is refused at once") {
   NEEDS_GPU();
   allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
-    for (const auto& [peer, slot] : {std::pair{1, allfold::signal_slots}, {1, -1}, {2, 0}, {-1, 0}}) {
+    for (const auto& [peer, slot] : {std::pair{1, allfold::signal_slots}, {1, -1}, {2, 0}, {-1, 0}, {257, 0}}) {
       expect_failure(environment, gpu,
                      [&, peer = peer, slot = slot](const DeviceSignals& signals, unsigned* result) {
                        wait_once<<<1, 1, 0, gpu.stream()>>>(signals, peer, slot, result);
                      },
-                     {"a kernel of rank 0 asked for a signal", "expected slots 0 to 255"});
+                     {"a kernel of rank 0 asked for a signal",
+                      peer == 1 ? "with rank 1;" : "with a rank that there is not", "expected slots 0 to 255"});
     }
   });
 }

@@ -54,7 +54,10 @@ __device__ __noinline__ bool await_word(const DeviceSignals& signals, const std:
   DeviceCall call = signals.call;
   call.record.count = static_cast<std::uint64_t>(slot);
   CudaWait wait(signals.view, call, 0, 0);
-  if (word == nullptr) return wait.give_up(ErrorCode::usage, peer);
+  if (word == nullptr) {
+    const bool exists = static_cast<unsigned>(peer) < static_cast<unsigned>(signals.world_size());
+    return wait.give_up(ErrorCode::usage, exists ? peer : Failure::no_rank);
+  }
   return wait.until([&] { return ptx::load_acquire(word) == Value ? Arrival::here : Arrival::not_yet; },
                     [&] { return peer; });
 }
