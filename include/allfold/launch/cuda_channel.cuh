@@ -6,15 +6,18 @@
 #include <cstdint>
 #include <optional>
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <allfold/algo/symmetric/all_reduce.hpp>
 #include <allfold/base/atomics.hpp>
 #include <allfold/base/cuda_check.cuh>
 #include <allfold/base/deadline.hpp>
+#include <allfold/launch/cuda_functions.cuh>
 #include <allfold/launch/cuda_kernels.cuh>
 #include <allfold/launch/cuda_shape.hpp>
 #include <allfold/memory/control_block.hpp>
+#include <allfold/memory/cuda_driver.cuh>
 #include <allfold/memory/device_channel.hpp>
 #include <allfold/policy/options.hpp>
 
@@ -28,8 +31,9 @@ class CudaChannel {
  public:
   /// `reports`: [rank] where this process sees the report of each rank. `most_blocks`: of one call, on every rank; that
   /// many fit on each GPU at once, beside those of the other channels.
-  CudaChannel(int index, const DeviceChannelView& view, PublishedCall* const* reports, int device, int most_blocks)
-      : view_(view), device_(device), index_(index), most_blocks_(most_blocks) {
+  CudaChannel(int index, const DeviceChannelView& view, PublishedCall* const* reports, const CudaDriver& driver,
+              int device, int most_blocks)
+      : view_(view), driver_(driver), functions_(device), device_(device), index_(index), most_blocks_(most_blocks) {
     for (int r = 0; r < view.layout.world_size; ++r) reports_[r] = reports[r];
   }
 
@@ -52,19 +56,22 @@ class CudaChannel {
   void enqueue(const void* kernel, GridShape shape, int more_threads, cudaStream_t stream, const DeviceCall& meta,
                const Arguments&... arguments) {
     if (is_of_current_device(stream)) check_device(meta.record);
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
-    config.blockDim = dim3(static_cast<unsigned>(shape.lanes + more_threads));
-    config.stream = stream;
-    cudaLaunchAttribute programmatic = {};
-    programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    programmatic.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &programmatic;
+    CUlaunchAttribute early = {};
+    early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    early.value.programmaticStreamSerializationAllowed = 1;
+    CUlaunchConfig config = {};
+    config.gridDimX = static_cast<unsigned>(shape.blocks);
+    config.blockDimX = static_cast<unsigned>(shape.lanes + more_threads);
+    config.gridDimY = config.gridDimZ = config.blockDimY = config.blockDimZ = 1;
+    config.hStream = as_driver_knows(stream);
+    config.attrs = &early;
     config.numAttrs = shape.blocks <= view_.early_blocks ? 1 : 0;
     void* parameters[] = {const_cast<DeviceChannelView*>(&view_), const_cast<DeviceCall*>(&meta),
                           const_cast<void*>(static_cast<const void*>(&arguments))...};
-    const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
-    if (error != cudaSuccess) throw_launch(meta.record, error);
+    const CUfunction function = functions_.find(kernel);
+    if (function == nullptr || driver_.launch(&config, function, parameters, nullptr) != CUDA_SUCCESS) {
+      launch_by_runtime(meta.record, kernel, config, stream, parameters);
+    }
     sequence_ += meta.counts ? 1 : 0;
   }
 
@@ -81,6 +88,31 @@ class CudaChannel {
   /// A default stream: whichever device is current, it is that one's.
   static bool is_of_current_device(cudaStream_t stream) noexcept {
     return stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread;
+  }
+
+  /// What the runtime takes for no stream depends on how this file is compiled.
+  static CUstream as_driver_knows(cudaStream_t stream) noexcept {
+#if defined(CUDA_API_PER_THREAD_DEFAULT_STREAM)
+    return stream == nullptr ? cudaStreamPerThread : stream;
+#else
+    return stream;
+#endif
+  }
+
+  /// Where the driver refused: this thread may have no context yet, which the runtime makes. Else it says why.
+  ALLFOLD_COLD void launch_by_runtime(const CallRecord& record, const void* kernel, const CUlaunchConfig& as_driver,
+                                      cudaStream_t stream, void** parameters) const {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(as_driver.gridDimX);
+    config.blockDim = dim3(as_driver.blockDimX);
+    config.stream = stream;
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &early;
+    config.numAttrs = as_driver.numAttrs;
+    const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
+    if (error != cudaSuccess) throw_launch(record, error);
   }
 
   void check_device(const CallRecord& record) const {
@@ -103,6 +135,8 @@ class CudaChannel {
   }
 
   DeviceChannelView view_;
+  const CudaDriver& driver_;
+  CudaFunctions functions_;
   PublishedCall* reports_[max_window_ranks] = {};
   int device_;
   int index_;

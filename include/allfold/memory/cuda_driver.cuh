@@ -12,8 +12,8 @@
 
 namespace allfold {
 
-/// The functions of CUDA for memory that the runtime lacks: the driver's, found at run time, so that a program need not
-/// link libcuda. A stand-in for a driver that is not at hand fills in its own.
+/// The functions of CUDA that the runtime lacks, or is slower at: the driver's, found at run time, so that a program need
+/// not link libcuda. A stand-in for a driver that is not at hand fills in its own.
 struct CudaDriver {
   decltype(&cuGetErrorName) error_name = nullptr;
   decltype(&cuDeviceGet) device = nullptr;
@@ -30,6 +30,7 @@ struct CudaDriver {
   decltype(&cuMemSetAccess) set_access = nullptr;
   decltype(&cuPointerGetAttributes) pointer_attributes = nullptr;
   decltype(&cuStreamWaitValue32) wait_for_word = nullptr;
+  decltype(&cuLaunchKernelEx) launch = nullptr;
   /// Of the runtime, which a thread may call first: sets memory to zero, and returns when it is.
   cudaError_t (*clear)(void* memory, std::size_t bytes) = nullptr;
 
@@ -51,6 +52,7 @@ struct CudaDriver {
     find(where, "cuMemSetAccess", driver.set_access);
     find(where, "cuPointerGetAttributes", driver.pointer_attributes);
     find(where, "cuStreamWaitValue32", driver.wait_for_word);
+    find(where, "cuLaunchKernelEx", driver.launch);
     driver.clear = [](void* memory, std::size_t bytes) {
       const cudaError_t error = cudaMemset(memory, 0, bytes);
       return error == cudaSuccess ? cudaDeviceSynchronize() : error;

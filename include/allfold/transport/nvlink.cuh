@@ -131,7 +131,8 @@ class NvlinkTransport {
       view.abort = static_cast<std::uint64_t*>(state->parts.part[0]->data());
       view.host_abort = &on_device<ControlBlock>(meeting.where(), state->control.part[0]->data())->abort;
       view.report = report_of(on_device<char>(meeting.where(), state->control.part[state->rank]->data()), c);
-      state->channels.push_back(std::make_unique<CudaChannel>(c, view, reports, sharing.device, blocks));
+      state->channels.push_back(
+          std::make_unique<CudaChannel>(c, view, reports, sharing.driver, sharing.device, blocks));
     }
     state_ = std::move(state);
   }
