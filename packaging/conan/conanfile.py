@@ -60,6 +60,8 @@ class AllfoldConan(ConanFile):
 
     def package_info(self):
         self.cpp_info.set_property("cmake_file_name", "allfold")
+        # Else the package as a whole would have the name of its first component, which would then link allfold::cuda.
+        self.cpp_info.set_property("cmake_target_name", "allfold::all")
         self.cpp_info.set_property("cmake_build_modules", [os.path.join(self._cmake_dir(), "AllfoldConan.cmake")])
         self.cpp_info.bindirs = []
         self.cpp_info.libdirs = []

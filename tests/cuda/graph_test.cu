@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <future>
 #include <initializer_list>
 #include <span>
 #include <string>
@@ -120,9 +121,10 @@ void launch(void (*kernel)(Parameters...), Start start, cudaStream_t stream, Arg
 /// A graph of what `body` enqueues on the stream, uploaded and ready. Every rank makes its own, then all meet.
 class Graph {
  public:
-  Graph(RankGpu& gpu, allfold::FunctionRef<void()> body) {
+  Graph(RankGpu& gpu, allfold::FunctionRef<void()> body,
+        cudaStreamCaptureMode mode = cudaStreamCaptureModeThreadLocal) {
     cudaGraph_t graph = nullptr;
-    EXPECT_CUDA(cudaStreamBeginCapture(gpu.stream(), cudaStreamCaptureModeThreadLocal));
+    EXPECT_CUDA(cudaStreamBeginCapture(gpu.stream(), mode));
     body();
     EXPECT_CUDA(cudaStreamEndCapture(gpu.stream(), &graph));
     std::size_t nodes = 0;
@@ -267,6 +269,25 @@ void in_opposite_orders(const allfold::Environment& environment, RankGpu& gpu, S
   synchronize();
 }
 
+/// Captures each algorithm on each kind of memory, and the barrier, with nothing called before.
+void expect_one_kernel_each(const allfold::Environment& environment, RankGpu& gpu, cudaStreamCaptureMode mode) {
+  allfold_test::DeviceField<float> field(70001);
+  Comm comm = Comm::create(environment, allfold_test::gpu_options());
+  auto buffer = comm.allocate<float>(70001);
+  const auto expect_one_kernel = [&](allfold::FunctionRef<void()> call) {
+    const Graph graph(gpu, call, mode);
+    EXPECT(graph.kernels() == 1);
+    EXPECT(graph.others() == 0);
+  };
+  for (const Algorithm algorithm : algorithms) {
+    for (const std::span<float> x : {field.span(), buffer.span(), buffer.span().subspan(1, 100)}) {
+      expect_one_kernel([&] { comm.all_reduce(x, allfold::sum, on(gpu.stream(), algorithm)); });
+    }
+  }
+  expect_one_kernel([&] { comm.barrier({.stream = gpu.stream()}); });
+  gpu.meet();
+}
+
 }  // namespace
 
 TEST_CASE("a thousand replays, with eager calls between them") {
@@ -313,20 +334,15 @@ TEST_CASE("a thousand replays, with eager calls between them") {
 TEST_CASE("a call is one kernel, and nothing else") {
   NEEDS_GPU();
   allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
-    allfold_test::DeviceField<float> field(70001);
-    Comm comm = Comm::create(environment, allfold_test::gpu_options());
-    auto buffer = comm.allocate<float>(70001);
-    for (const Algorithm algorithm : algorithms) {
-      for (const std::span<float> x : {field.span(), buffer.span(), buffer.span().subspan(1, 100)}) {
-        const Graph graph(gpu, [&] { comm.all_reduce(x, allfold::sum, on(gpu.stream(), algorithm)); });
-        EXPECT(graph.kernels() == 1);
-        EXPECT(graph.others() == 0);
-      }
-    }
-    const Graph graph(gpu, [&] { comm.barrier({.stream = gpu.stream()}); });
-    EXPECT(graph.kernels() == 1);
-    EXPECT(graph.others() == 0);
-    gpu.meet();
+    expect_one_kernel_each(environment, gpu, cudaStreamCaptureModeThreadLocal);
+  });
+}
+
+TEST_CASE("a kernel may be loaded in a capture, in the strictest mode") {
+  NEEDS_GPU();
+  // Of threads each would break the other's capture: this mode forbids what the next graph needs to the whole process.
+  allfold_test::over_gpu_processes({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    expect_one_kernel_each(environment, gpu, cudaStreamCaptureModeGlobal);
   });
 }
 
@@ -376,6 +392,28 @@ TEST_CASE("an eager call takes the host little time") {
     std::printf("rank %d of %d: an eager call takes %.2f us of the host's time (median of 1000)\n", environment.rank,
                 environment.world_size, times_us[500]);
     EXPECT(times_us[500] < 40);  // a bound for every machine; the benchmark has the figure
+  });
+}
+
+TEST_CASE("a call may come from a thread that has called nothing of CUDA before") {
+  NEEDS_GPU();
+  allfold_test::over_gpus({2}, [](const allfold::Environment& environment, RankGpu& gpu) {
+    Comm comm = Comm::create(environment, allfold_test::gpu_options());
+    auto buffer = comm.allocate<float>(1000);
+    Script script(gpu, environment);
+    constexpr unsigned steps = 6;
+    for (unsigned i = 0; i < steps; ++i) {
+      script.next();
+      script.write(buffer.span());
+      const auto call = [&] {
+        if (gpu.device() != 0) EXPECT_CUDA(cudaSetDevice(gpu.device()));  // what a thread begins with is device 0
+        comm.all_reduce(buffer, allfold::sum, on(gpu.stream(), Algorithm::one_shot_packet));
+      };
+      std::async(i % 2 == 0 ? std::launch::deferred : std::launch::async, call).get();
+      script.read(buffer.span());
+    }
+    script.expect_right(steps, "calls by this thread and new ones in turns");
+    gpu.meet();
   });
 }
 

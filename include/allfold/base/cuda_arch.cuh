@@ -3,8 +3,12 @@
 
 /// The macros of code that launches kernels.
 
-/// A kernel: hidden, for a program and its libraries may each have their own of one name.
-#define ALLFOLD_KERNEL __global__ __attribute__((visibility("hidden")))
+/// What takes a kernel or gives one: not to be shared between a program and its libraries. Each may have a CUDA runtime of
+/// its own, which knows its own kernels alone.
+#define ALLFOLD_HIDDEN __attribute__((visibility("hidden")))
+
+/// A kernel: a program and its libraries may each have their own of one name.
+#define ALLFOLD_KERNEL __global__ ALLFOLD_HIDDEN
 
 /// Around templates of kernels: for a type of an anonymous namespace nvcc makes the kernel local, and says that it then
 /// ignores the visibility.

@@ -17,7 +17,7 @@ namespace allfold {
 
 inline namespace ALLFOLD_ARCH_NAMESPACE {
 
-namespace folding {
+namespace folding ALLFOLD_HIDDEN {
 
 /// More operands than a FoldPlan has. What goes from one launch to the next are accumulators, so that the order stays that
 /// of the operands.
@@ -164,7 +164,7 @@ cudaError_t load_folds() noexcept {
   return error;
 }
 
-}  // namespace folding
+}  // namespace folding ALLFOLD_HIDDEN
 
 /// What message algorithms know of a reduction whose operands lie in memory of the host, or of a GPU: the same bits on
 /// either. It refers to `reduction`, whose operator is callable on both sides.

@@ -11,6 +11,7 @@
 
 #include <allfold/algo/symmetric/all_reduce.hpp>
 #include <allfold/base/atomics.hpp>
+#include <allfold/base/cuda_arch.cuh>
 #include <allfold/base/cuda_check.cuh>
 #include <allfold/base/deadline.hpp>
 #include <allfold/launch/cuda_functions.cuh>
@@ -51,10 +52,9 @@ class CudaChannel {
             .counts = counts};
   }
 
-  /// Enqueues a kernel of (view, DeviceCall, further arguments..).
-  template <class... Arguments>
-  void enqueue(const void* kernel, GridShape shape, int more_threads, cudaStream_t stream, const DeviceCall& meta,
-               const Arguments&... arguments) {
+  /// Enqueues a kernel of (view, DeviceCall), or of (view, DeviceCall, argument).
+  ALLFOLD_HIDDEN void enqueue(const void* kernel, GridShape shape, int more_threads, cudaStream_t stream,
+                              const DeviceCall& meta, const void* argument = nullptr) {
     if (is_of_current_device(stream)) check_device(meta.record);
     CUlaunchAttribute early = {};
     early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
@@ -63,15 +63,14 @@ class CudaChannel {
     config.gridDimX = static_cast<unsigned>(shape.blocks);
     config.blockDimX = static_cast<unsigned>(shape.lanes + more_threads);
     config.gridDimY = config.gridDimZ = config.blockDimY = config.blockDimZ = 1;
-    config.hStream = as_driver_knows(stream);
+    config.hStream = named(stream);
     config.attrs = &early;
     config.numAttrs = shape.blocks <= view_.early_blocks ? 1 : 0;
-    void* parameters[] = {const_cast<DeviceChannelView*>(&view_), const_cast<DeviceCall*>(&meta),
-                          const_cast<void*>(static_cast<const void*>(&arguments))...};
-    const CUfunction function = functions_.find(kernel);
-    if (function == nullptr || driver_.launch(&config, function, parameters, nullptr) != CUDA_SUCCESS) {
-      launch_by_runtime(meta.record, kernel, config, stream, parameters);
-    }
+    void* parameters[] = {&view_, const_cast<DeviceCall*>(&meta), const_cast<void*>(argument)};
+    CUfunction function = functions_.find(kernel);
+    if (function == nullptr) function = functions_.look_up(where(meta.record), kernel);
+    const CUresult result = driver_.launch(&config, function, parameters, nullptr);
+    if (result != CUDA_SUCCESS) launch_again(meta.record, config, function, parameters, result);
     sequence_ += meta.counts ? 1 : 0;
   }
 
@@ -90,42 +89,31 @@ class CudaChannel {
     return stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread;
   }
 
-  /// What the runtime takes for no stream depends on how this file is compiled.
-  static CUstream as_driver_knows(cudaStream_t stream) noexcept {
+  /// The same stream by its name: what null stands for depends on how a file is compiled, and the one that asked for the
+  /// driver's function may be another.
+  ALLFOLD_HIDDEN static CUstream named(cudaStream_t stream) noexcept {
 #if defined(CUDA_API_PER_THREAD_DEFAULT_STREAM)
     return stream == nullptr ? cudaStreamPerThread : stream;
 #else
-    return stream;
+    return stream == nullptr ? cudaStreamLegacy : stream;
 #endif
   }
 
-  /// Where the driver refused: this thread may have no context yet, which the runtime makes. Else it says why.
-  ALLFOLD_COLD void launch_by_runtime(const CallRecord& record, const void* kernel, const CUlaunchConfig& as_driver,
-                                      cudaStream_t stream, void** parameters) const {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(as_driver.gridDimX);
-    config.blockDim = dim3(as_driver.blockDimX);
-    config.stream = stream;
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &early;
-    config.numAttrs = as_driver.numAttrs;
-    const cudaError_t error = cudaLaunchKernelExC(&config, kernel, parameters);
-    if (error != cudaSuccess) throw_launch(record, error);
+  /// Where the driver refused: this thread may have used no GPU yet, and so have no context. Else it says why.
+  ALLFOLD_COLD void launch_again(const CallRecord& record, const CUlaunchConfig& config, CUfunction function,
+                                 void** parameters, CUresult refused) const {
+    check_device(record);
+    if (refused == CUDA_ERROR_INVALID_CONTEXT) {
+      check_cuda(where(record), cudaSetDevice(device_), {"device ", device_, " could not be made current"});
+      refused = driver_.launch(&config, function, parameters, nullptr);
+    }
+    driver_.check(where(record), refused,
+                  {"the kernel could not be launched; see whether the stream is of device ", device_});
   }
 
-  void check_device(const CallRecord& record) const {
+  ALLFOLD_COLD void check_device(const CallRecord& record) const {
     int current = -1;
-    if (cudaGetDevice(&current) != cudaSuccess || current != device_) throw_device(record, current);
-  }
-  [[noreturn]] ALLFOLD_COLD void throw_launch(const CallRecord& record, cudaError_t error) const {
-    static_cast<void>(cudaGetLastError());
-    check_device(record);
-    throw_cuda(where(record), error,
-               {"the kernel could not be launched; see whether the stream is of device ", device_});
-  }
-  [[noreturn]] ALLFOLD_COLD void throw_device(const CallRecord& record, int current) const {
+    if (cudaGetDevice(&current) == cudaSuccess && current == device_) return;
     throw UsageError(where(record),
                      {"the current device is ", current, "; expected ", device_,
                       ", which the communicator was created on; call cudaSetDevice(", device_, ") first"});
@@ -144,7 +132,7 @@ class CudaChannel {
   std::uint32_t sequence_ = 0;
 };
 
-namespace launching {
+namespace launching ALLFOLD_HIDDEN {
 
 /// The worlds that machines have get kernels of their own; the others share one.
 template <Algorithm A, class Reduction>
@@ -214,7 +202,7 @@ void enqueue_wide(CudaChannel& channel, const AllReduceCall<Reduction>& call, De
     round.in += begin / sizeof(T);
     round.out += begin / sizeof(T);
     channel.enqueue(wide_kernel_for<A, Reduction>(ranks, plan.packets_of_lane), plan.shape(round_bytes), watch_threads,
-                    stream, meta, round);
+                    stream, meta, &round);
     meta.counts = false;
   }
 }
@@ -233,10 +221,10 @@ void enqueue_all_reduce(CudaChannel& channel, const AllReduceCall<Reduction>& ca
     if (is_brief<A>(call, shape, ranks)) kernel = brief_kernel_for<A, Reduction>(ranks);
   }
   if (kernel == nullptr) kernel = kernel_for<A, Reduction>(ranks);
-  channel.enqueue(kernel, shape, sends_packets(A) ? watch_threads : 0, stream, meta, call);
+  channel.enqueue(kernel, shape, sends_packets(A) ? watch_threads : 0, stream, meta, &call);
 }
 
-}  // namespace launching
+}  // namespace launching ALLFOLD_HIDDEN
 
 /// Enqueues an all-reduce of GPU ranks on the stream. Found by the communicator through its argument.
 template <AlgorithmSet Set, class Reduction>

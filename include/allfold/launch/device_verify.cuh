@@ -69,6 +69,14 @@ ALLFOLD_KERNEL void read_cells_kernel(const __grid_constant__ Buffer buffer, con
 
 ALLFOLD_KERNELS_END
 
+/// Not by <<<>>>, which tells of no error but by cudaGetLastError, that of another call among them.
+ALLFOLD_HIDDEN inline cudaError_t launch_one_block(const void* kernel, unsigned threads, cudaStream_t stream,
+                                                   std::initializer_list<const void*> arguments) {
+  void* pointers[4] = {};
+  std::transform(arguments.begin(), arguments.end(), pointers, [](const void* p) { return const_cast<void*>(p); });
+  return cudaLaunchKernel(kernel, dim3(1), dim3(threads), pointers, 0, stream);
+}
+
 /// Every GPU writes a cell of every rank's part of a buffer of `bytes`, and reads what all of them wrote into all. The
 /// first VerifyCells::most_bytes are lost. `verdict`: a word of the host, which kernels see at `device_verdict`: a copy
 /// would not show that a kernel's accesses arrive.
@@ -79,21 +87,18 @@ ALLFOLD_COLD inline void verify_reach(Meeting& meeting, const Buffer& buffer, st
   const VerifyCells cells(bytes);
   int rank = meeting.rank();
   int world_size = meeting.world_size();
-  // Not by <<<>>>, which tells of no error but by cudaGetLastError, that of another call among them.
-  const auto run = [&](auto* kernel, unsigned threads, std::initializer_list<const void*> arguments, TextPieces what) {
-    void* pointers[4] = {};
-    std::transform(arguments.begin(), arguments.end(), pointers, [](const void* p) { return const_cast<void*>(p); });
-    check_cuda(where,
-               cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(1), dim3(threads), pointers, 0, stream),
-               {"the kernel that verifies memory could not be launched"});
+  const auto finish = [&](cudaError_t launched, TextPieces what) {
+    check_cuda(where, launched, {"the kernel that verifies memory could not be launched"});
     check_cuda(where, cudaStreamSynchronize(stream), what);
   };
   *verdict = -1;
-  run(&write_cells_kernel<max_window_ranks>, 32, {&buffer, &cells, &rank, &world_size},
-      {"a peer's memory could not be written"});
+  finish(launch_one_block(reinterpret_cast<const void*>(&write_cells_kernel<max_window_ranks>), 32, stream,
+                          {&buffer, &cells, &rank, &world_size}),
+         {"a peer's memory could not be written"});
   meeting.barrier("verify device memory");
-  run(&read_cells_kernel<max_window_ranks>, max_window_ranks * max_window_ranks,
-      {&buffer, &cells, &world_size, &device_verdict}, {"a peer's memory could not be read"});
+  finish(launch_one_block(reinterpret_cast<const void*>(&read_cells_kernel<max_window_ranks>),
+                          max_window_ranks * max_window_ranks, stream, {&buffer, &cells, &world_size, &device_verdict}),
+         {"a peer's memory could not be read"});
   const int pair = load_acquire(verdict);
   if (pair < 0) return;
   throw PeerError(

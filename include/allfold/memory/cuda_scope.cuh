@@ -11,16 +11,23 @@ namespace allfold {
 /// way: events that are asked, memory that is allocated.
 class CudaScope {
  public:
-  explicit CudaScope(int device) noexcept : device_(device) {
-    static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_));
-  }
-  CudaScope(const CudaScope&) = delete;
-  CudaScope& operator=(const CudaScope&) = delete;
-  ~CudaScope() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  explicit CudaScope(int device) noexcept : device_(device) {}
 
  private:
+  class RelaxedCapture {
+   public:
+    RelaxedCapture() noexcept { exchange(); }
+    RelaxedCapture(const RelaxedCapture&) = delete;
+    RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+    ~RelaxedCapture() { exchange(); }
+
+   private:
+    void exchange() noexcept { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+  };
+
+  RelaxedCapture capture_;  // around the other, for to change the device may make a context
   DeviceGuard device_;
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
 /// Throws UsageError for a stream that is being captured: a call that needs the host cannot be replayed.

@@ -45,6 +45,7 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 /// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once, and run
 /// at once: on streams that have run a kernel before, and with nothing between them that waits for the whole GPU, as
 /// freeing memory does.
+/// The communicator has to end before cudaDeviceReset, and before a library whose kernels it has launched is unloaded.
 /// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
  public:
