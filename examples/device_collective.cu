@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// One kernel that computes, all-reduces and uses the result: each rank scales its share of a product, the ranks' shares
-/// are summed, and the sum is added to a residual. Runs on the GPUs of this machine, one process each.
+/// One kernel that computes, all-reduces and uses the result: each rank scales its share of a product, the ranks'
+/// shares are summed, and the sum is added to a residual. Runs on the GPUs of this machine, one process each.
 
 #include <cstdio>
 #include <stdexcept>

@@ -5,7 +5,8 @@
 /// what else the machine does falls on all alike. docs/scaling.md has tables made from what it prints.
 ///
 ///   allfold_scale_ucx RANKS [--seconds S] [--bytes N,N,..] [--collective NAME]     UCX_TLS is tcp unless it is set
-///   allfold_scale_ucx create RANKS                                                 what a communicator of so many costs
+///   allfold_scale_ucx create RANKS                                                 what a communicator of so many
+///   costs
 
 #include <algorithm>
 #include <chrono>

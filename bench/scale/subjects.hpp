@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// Every algorithm of every collective over messages, for any endpoint: what allfold_scale runs on the simulated network
-/// and allfold_scale_ucx between processes.
+/// Every algorithm of every collective over messages, for any endpoint: what allfold_scale runs on the simulated
+/// network and allfold_scale_ucx between processes.
 
 #include <cstddef>
 #include <functional>
@@ -35,8 +35,8 @@ struct Subject {
   bool reproducible = false;  ///< of those that fold
   bool folds = false;
   bool quadratic = false;  ///< P messages from each rank, and more
-  /// The bytes of a call are those of a rank's whole vector: P parts where a collective divides it, a byte each at least.
-  /// `in` and `out` hold room_bytes().
+  /// The bytes of a call are those of a rank's whole vector: P parts where a collective divides it, a byte each at
+  /// least. `in` and `out` hold room_bytes().
   std::function<allfold::Task<bool>(E& e, void* in, void* out, std::size_t bytes)> run;
 };
 

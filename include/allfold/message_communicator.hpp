@@ -30,19 +30,19 @@
 
 namespace allfold {
 
-/// Collectives and messages among the ranks of a job, on whatever hosts. `Communicator<Policies...>` (allfold.hpp) is how
-/// to name one: a transport that moves messages makes it this class. `Topology` is not asked: between hosts it says
+/// Collectives and messages among the ranks of a job, on whatever hosts. `Communicator<Policies...>` (allfold.hpp) is
+/// how to name one: a transport that moves messages makes it this class. `Topology` is not asked: between hosts it says
 /// nothing.
 ///
-/// Every operation returns its Work: over, unless CallOptions::async is set. Buffers of an operation that is not over are
-/// left alone. One thread uses a communicator at a time. Every rank makes the same collective calls in the same order on
-/// a channel. An operation that fails ends the communicator on every rank: each later call says why, until it is created
-/// again. Destroying it is no collective; a peer that still waits for this rank gets PeerError. A coroutine that goes on
-/// on the progress thread may do it: the thread then ends by itself, when the coroutine has come out.
+/// Every operation returns its Work: over, unless CallOptions::async is set. Buffers of an operation that is not over
+/// are left alone. One thread uses a communicator at a time. Every rank makes the same collective calls in the same
+/// order on a channel. An operation that fails ends the communicator on every rank: each later call says why, until it
+/// is created again. Destroying it is no collective; a peer that still waits for this rank gets PeerError. A coroutine
+/// that goes on on the progress thread may do it: the thread then ends by itself, when the coroutine has come out.
 ///
-/// Shapes below: `count` and lists of counts are in elements; "all ranks' parts" are the parts one after another, by rank.
-/// Every call throws UsageError, and, at once or from Work::wait: MismatchError, TimeoutError or PeerError that names the
-/// rank that did not arrive.
+/// Shapes below: `count` and lists of counts are in elements; "all ranks' parts" are the parts one after another, by
+/// rank. Every call throws UsageError, and, at once or from Work::wait: MismatchError, TimeoutError or PeerError that
+/// names the rank that did not arrive.
 template <store_policy Store, message_transport_policy Transport, message_selector_policy Selector,
           tracer_policy Tracer>
 class MessageCommunicator {
@@ -53,7 +53,8 @@ class MessageCommunicator {
   /// Meets the other ranks. `arguments`, in any order, each optional: an Options, a MessageOptions, and objects of the
   /// policies' types; a store is taken by reference (then it must outlive the communicator) or by value.
   /// Collective: every rank, with equal options.   Blocks until all ranks are there, or Options::rendezvous_timeout.
-  /// @throws UsageError, TimeoutError that names who did not come, MismatchError, PeerError, SystemError, the transport's.
+  /// @throws UsageError, TimeoutError that names who did not come, MismatchError, PeerError, SystemError, the
+  /// transport's.
   template <class... Arguments>
   static MessageCommunicator create(const Environment& environment, Arguments&&... arguments) {
     return MessageCommunicator(State::create(environment, std::forward<Arguments>(arguments)...));
@@ -111,7 +112,8 @@ class MessageCommunicator {
   }
 
   /// all_reduce of several buffers in place, in one operation: many short ones cost what one costs.
-  /// Shape: buffers: any number of [count_i] elements of T, disjoint.   Collective: every rank, same counts, T and operator.
+  /// Shape: buffers: any number of [count_i] elements of T, disjoint.   Collective: every rank, same counts, T and
+  /// operator.
   template <element T, class Op>
   Work all_reduce_coalesced(std::span<const std::span<T>> buffers, Op op, const CallOptions& options = {}) {
     const Where where = state_->where("all_reduce_coalesced");
@@ -182,8 +184,8 @@ class MessageCommunicator {
   }
 
   /// Gives all ranks' parts to all.
-  /// Shape: in: [count]; out: [world_size * count] elements of T, all ranks' parts; `in` may be this rank's part of `out`.
-  /// Collective: every rank, same count and T.
+  /// Shape: in: [count]; out: [world_size * count] elements of T, all ranks' parts; `in` may be this rank's part of
+  /// `out`. Collective: every rank, same count and T.
   template <contiguous_elements In, contiguous_elements Out>
   Work all_gather(const In& in, Out&& out, const CallOptions& options = {}) {
     using T = output_of<In, Out>;
@@ -218,8 +220,8 @@ class MessageCommunicator {
   }
 
   /// Combines the inputs of all ranks and gives each its part of the result.
-  /// Shape: in: [world_size * count], all ranks' parts; out: [count] elements of T; `out` may be this rank's part of `in`.
-  /// Collective: every rank, same count, T and operator.
+  /// Shape: in: [world_size * count], all ranks' parts; out: [count] elements of T; `out` may be this rank's part of
+  /// `in`. Collective: every rank, same count, T and operator.
   template <contiguous_elements In, contiguous_elements Out, class Op>
   Work reduce_scatter(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
     using T = output_of<In, Out>;
@@ -279,8 +281,8 @@ class MessageCommunicator {
   }
 
   /// The same with parts of any size: in_counts[r] elements go to rank r, out_counts[r] come from it.
-  /// Shape: in: [sum of in_counts]; out: [sum of out_counts]; disjoint.   Collective: every rank, same T; in_counts[r] here
-  /// is out_counts[rank] on rank r.
+  /// Shape: in: [sum of in_counts]; out: [sum of out_counts]; disjoint.   Collective: every rank, same T; in_counts[r]
+  /// here is out_counts[rank] on rank r.
   template <contiguous_elements In, contiguous_elements Out>
   Work all_to_all_v(const In& in, std::span<const std::size_t> in_counts, Out&& out,
                     std::span<const std::size_t> out_counts, const CallOptions& options = {}) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// allfold over messages: the communicator that a transport of messages makes, a program's own too. It needs no library;
-/// ucx.hpp includes it and has the transports over UCX.
+/// allfold over messages: the communicator that a transport of messages makes, a program's own too. It needs no
+/// library; ucx.hpp includes it and has the transports over UCX.
 
 #include <type_traits>
 

@@ -21,9 +21,9 @@ namespace allfold {
 /// One operation over messages, as who called it sees it. Copies show the same operation. Dropping a Work does not end
 /// the operation, whose buffers must be left alone until it is over; a default one is over, and went well.
 ///
-/// Where the caller makes progress, `done`, `wait` and co_await move all of the communicator's operations on, and nothing
-/// else does; where a thread does, they may be called from any thread. An operation that fails ends the communicator. Its
-/// communicator may go while somebody waits for it: it ends with UsageError then.
+/// Where the caller makes progress, `done`, `wait` and co_await move all of the communicator's operations on, and
+/// nothing else does; where a thread does, they may be called from any thread. An operation that fails ends the
+/// communicator. Its communicator may go while somebody waits for it: it ends with UsageError then.
 class Work {
  public:
   Work() noexcept = default;
@@ -61,9 +61,9 @@ class Work {
     return true;
   }
 
-  /// Lets a stream of the GPU wait for it: what is enqueued there next sees the output. The host waits, as wait() does; but
-  /// not where a thread makes progress and MessageOptions::cuda_gates is set. There a failed operation lets the stream go
-  /// on too, and shows in status(). @throws as wait() if it is over; UsageError for a stream under capture
+  /// Lets a stream of the GPU wait for it: what is enqueued there next sees the output. The host waits, as wait() does;
+  /// but not where a thread makes progress and MessageOptions::cuda_gates is set. There a failed operation lets the
+  /// stream go on too, and shows in status(). @throws as wait() if it is over; UsageError for a stream under capture
   void wait(CUstream_st* stream) const {
     const auto progress = progress_.lock();
     StreamGates* const gates = progress != nullptr ? progress->gates() : nullptr;
@@ -153,8 +153,8 @@ class Work {
   bool futures_ = true;
 };
 
-/// What co_await of a Work awaits. A coroutine that is destroyed while it waits is not resumed: destroy it where it cannot
-/// go on at the same time, that is, where progress is made.
+/// What co_await of a Work awaits. A coroutine that is destroyed while it waits is not resumed: destroy it where it
+/// cannot go on at the same time, that is, where progress is made.
 class WorkAwaiter final : public OperationListener {
  public:
   explicit WorkAwaiter(Work work) noexcept : work_(std::move(work)) {}
@@ -177,8 +177,8 @@ class WorkAwaiter final : public OperationListener {
   std::coroutine_handle<> waiter_;  ///< null: it has been told, or does not wait
 };
 
-/// Gives what wait() does. The coroutine goes on where progress is made, so it must not wait there for another Work but by
-/// co_await.
+/// Gives what wait() does. The coroutine goes on where progress is made, so it must not wait there for another Work but
+/// by co_await.
 inline WorkAwaiter operator co_await(const Work& work) noexcept { return WorkAwaiter(work); }
 
 }  // namespace allfold

@@ -181,7 +181,8 @@ class Graph {
 };
 
 /// A rank's step counter and findings, on its GPU: kernels know which step it is, in a graph too. Every rank makes its
-/// own, then all meet: no rank frees the one before, which waits for the whole GPU, while a peer on it waits for that rank.
+/// own, then all meet: no rank frees the one before, which waits for the whole GPU, while a peer on it waits for that
+/// rank.
 class Script {
  public:
   Script(RankGpu& gpu, const allfold::Environment& environment)
@@ -249,8 +250,8 @@ allfold::CallOptions on(cudaStream_t stream, Algorithm algorithm, int channel = 
   return options;
 }
 
-/// Runs `step(channel)` on two channels, each on its stream, with which ranks begin in turn; first once alike on all, for
-/// to load a kernel may take a wait for those that run.
+/// Runs `step(channel)` on two channels, each on its stream, with which ranks begin in turn; first once alike on all,
+/// for to load a kernel may take a wait for those that run.
 template <class Step>
 void in_opposite_orders(const allfold::Environment& environment, RankGpu& gpu, Step&& step) {
   const auto synchronize = [&] {

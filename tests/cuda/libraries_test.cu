@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A program of which two libraries include allfold too. Each has its own CUDA runtime, which knows its own kernels alone,
-// while the dynamic linker gives all three one copy of what they all have.
+// A program of which two libraries include allfold too. Each has its own CUDA runtime, which knows its own kernels
+// alone, while the dynamic linker gives all three one copy of what they all have.
 #include <cuda_runtime.h>
 #include <doctest/doctest.h>
 

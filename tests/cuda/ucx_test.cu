@@ -54,8 +54,8 @@ bool ucx_knows_cuda() {
   return knows;
 }
 
-/// Runs `body(communicator, gpu)` in a process a rank: over TCP with progress by the caller, and over what UCX takes on one
-/// host with a thread.
+/// Runs `body(communicator, gpu)` in a process a rank: over TCP with progress by the caller, and over what UCX takes on
+/// one host with a thread.
 template <class Body>
 void over_ucx_gpus(std::initializer_list<int> world_sizes, CudaWay way, Body&& body,
                    const allfold::MessageOptions& options,

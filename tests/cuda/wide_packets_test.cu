@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Wide packets: their tags come again at once, so thousands of calls of all lengths follow one another, with other data in
-// each, checked by kernels on the same stream.
+// Wide packets: their tags come again at once, so thousands of calls of all lengths follow one another, with other data
+// in each, checked by kernels on the same stream.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What nvcc says of the templates once they are used: every algorithm is instantiated here, for CPU ranks and as kernels.
+/// What nvcc says of the templates once they are used: every algorithm is instantiated here, for CPU ranks and as
+/// kernels.
 
 #include <span>
 

@@ -31,8 +31,8 @@ constexpr std::initializer_list<Algorithm> packets = {Algorithm::one_shot_packet
                                                       Algorithm::one_shot_push, Algorithm::two_shot_push};
 constexpr std::size_t guard = allfold_test::guard_elems;
 
-/// Placements of input and output: in private and symmetric memory, in place and not, aligned and not. `all`: every one,
-/// else one of each kind that takes a way of its own, none aligned.
+/// Placements of input and output: in private and symmetric memory, in place and not, aligned and not. `all`: every
+/// one, else one of each kind that takes a way of its own, none aligned.
 template <class T, class Op>
 void check_placements(Comm& comm, const Op& op, Algorithm algorithm, std::size_t count, std::uint64_t seed,
                       bool all = true) {

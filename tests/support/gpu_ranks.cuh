@@ -146,8 +146,8 @@ __global__ void increment_kernel(int* word) {
   ++*word;
 }
 
-/// Copies and a kernel on a stream that has had no work yet. A stream's first work does not begin while another stream's
-/// kernel waits and has more behind it: on a GPU that ranks share, each would wait for the other
+/// Copies and a kernel on a stream that has had no work yet. A stream's first work does not begin while another
+/// stream's kernel waits and has more behind it: on a GPU that ranks share, each would wait for the other
 /// (docs/decisions/0008-gpu-protocol.md).
 inline void begin_stream(cudaStream_t stream) {
   int word = 41;

@@ -35,8 +35,8 @@ namespace allfold {
 ///   packet_elems(), packet_round()                   elements of one packet, and of all of a round; more than 0
 ///   post(data, range)                                elements as packets, to all peers
 ///   scatter(data, shard_of)                          as packets, each shard_of(peer) to that peer
-///   fold_posted(fold, in, range, out, answer)        folds what all ranks sent of a range, own operand from `in`; sends
-///                                                    them the result too if asked
+///   fold_posted(fold, in, range, out, answer)        folds what all ranks sent of a range, own operand from `in`;
+///                                                    sends them the result too if asked
 ///   collect(shard_of, out)                           takes over the results that the peers sent, each of its shard
 template <class E>
 concept executor = requires(E& e, std::size_t n, bool ok, int peer, void* to, const void* from) {

@@ -3,8 +3,8 @@
 
 /// The macros of code that launches kernels.
 
-/// What takes a kernel or gives one: not to be shared between a program and its libraries. Each may have a CUDA runtime of
-/// its own, which knows its own kernels alone.
+/// What takes a kernel or gives one: not to be shared between a program and its libraries. Each may have a CUDA runtime
+/// of its own, which knows its own kernels alone.
 #define ALLFOLD_HIDDEN __attribute__((visibility("hidden")))
 
 /// A kernel: a program and its libraries may each have their own of one name.

@@ -15,8 +15,8 @@
 
 namespace allfold {
 
-/// Runs `check()` on a thread of its own. A check that has a deadline ends by it and says why; one that hangs all the same
-/// is given up a second later, with its thread: what it uses must live as long as `check` does.
+/// Runs `check()` on a thread of its own. A check that has a deadline ends by it and says why; one that hangs all the
+/// same is given up a second later, with its thread: what it uses must live as long as `check` does.
 /// @throws what the check throws; TimeoutError if it hangs
 template <class Check>
 void run_health_check(const Where& where, Duration timeout, Check check) {

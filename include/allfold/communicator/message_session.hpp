@@ -198,8 +198,8 @@ class MessageSession {
       in_meeting(where("create"), rendezvous.gather(), deadline, store_.own != nullptr && rank_ == 0,
                  [&](Meeting& meeting) { find_peers(meeting); });
     }
-    // Once more without the store: messages arrive, and a rank that serves it cannot go away before the others have done
-    // with it.
+    // Once more without the store: messages arrive, and a rank that serves it cannot go away before the others have
+    // done with it.
     const CallOptions patient{.timeout = deadline.remaining() + std::chrono::milliseconds(1)};
     collective(where("create"), {.operation = Operation::barrier}, patient, {}, [](E& e, int&) {
       return message::barrier_dissemination(e);

@@ -8,7 +8,8 @@
 
 namespace allfold {
 
-/// The messages under way that a rank may send to itself: such a send waits for ever unless a receive was posted before.
+/// The messages under way that a rank may send to itself: such a send waits for ever unless a receive was posted
+/// before.
 class OwnMessages {
  public:
   /// Throws UsageError unless a send with this tag will be received.

@@ -34,8 +34,8 @@ class StoreGather {
         rank_(rank),
         world_size_(world_size) {}
 
-  /// Every rank's bytes for `mine`, by rank. The first rank of each group puts what its group says in one value, so that
-  /// P ranks ask the store about P * P / group_ranks times, and not P * P.
+  /// Every rank's bytes for `mine`, by rank. The first rank of each group puts what its group says in one value, so
+  /// that P ranks ask the store about P * P / group_ranks times, and not P * P.
   std::vector<std::string> operator()(std::string_view step, std::string_view mine) {
     const std::string name = concat({prefix_, "/", steps_++, "/"});
     store_.set(concat({name, rank_}), sealed(mine), deadline_);

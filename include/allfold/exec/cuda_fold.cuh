@@ -34,8 +34,8 @@ struct FoldPlan {
   int targets;
 };
 
-/// Turns an array to the left by 0 to N - 1 places, by selects alone: an index that the compiler does not know would put
-/// it into memory.
+/// Turns an array to the left by 0 to N - 1 places, by selects alone: an index that the compiler does not know would
+/// put it into memory.
 template <class T, int N>
 ALLFOLD_DEVICE void rotate(T (&array)[N], int by) {
 #pragma unroll

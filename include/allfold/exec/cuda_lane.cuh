@@ -18,8 +18,8 @@ namespace allfold {
 /// World: how many ranks there are, where that is known as the kernel is compiled; else 0. What a lane holds of each
 /// rank stays in registers.
 ///
-/// Brief: a lane has at most one unit of packets in a call, of whole words. A kernel for nothing else is a third as long,
-/// and a small call spends most of its time on fetching instructions: docs/decisions/0007-device-constants.md.
+/// Brief: a lane has at most one unit of packets in a call, of whole words. A kernel for nothing else is a third as
+/// long, and a small call spends most of its time on fetching instructions: docs/decisions/0007-device-constants.md.
 template <int World, bool Brief = false>
 class CudaLane {
   static constexpr int Most = World != 0 ? World : max_window_ranks;

@@ -19,8 +19,8 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 
 namespace folding ALLFOLD_HIDDEN {
 
-/// More operands than a FoldPlan has. What goes from one launch to the next are accumulators, so that the order stays that
-/// of the operands.
+/// More operands than a FoldPlan has. What goes from one launch to the next are accumulators, so that the order stays
+/// that of the operands.
 template <class Fold>
 struct FoldRun {
   const typename Fold::source* from[MessageReduction::most_enqueued];

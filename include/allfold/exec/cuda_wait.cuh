@@ -52,8 +52,8 @@ class CudaWait {
 
   // The slow path is made of static functions: through `this` they would keep the lane's state out of registers.
 
-  /// Looks for what could keep the peer from ever arriving. `first`: the signal of the call's first round. Returns since
-  /// when the lane has waited, or `failed`.
+  /// Looks for what could keep the peer from ever arriving. `first`: the signal of the call's first round. Returns
+  /// since when the lane has waited, or `failed`.
   static __device__ __noinline__ std::uint64_t look_around(const DeviceChannelView& view, const DeviceCall& call,
                                                            int block, std::uint64_t first, std::uint64_t since,
                                                            int peer) {
@@ -62,8 +62,8 @@ class CudaWait {
       report(view, call, abort);
       return failed;
     }
-    // How far the ranks are in the calls of all ranks, as against this one: at any round of it, if they have entered it.
-    // A rank that has not is late, rather than the peer, which may wait for it too.
+    // How far the ranks are in the calls of all ranks, as against this one: at any round of it, if they have entered
+    // it. A rank that has not is late, rather than the peer, which may wait for it too.
     int late = peer;
     for (int r = view.layout.world_size - 1; r >= 0 && is_of_all(call); --r) {
       if (r == view.rank) continue;
@@ -98,8 +98,8 @@ class CudaWait {
     return false;
   }
 
-  /// Tells this rank's host which failure stands, and in which call it was met: calls that were enqueued behind that one
-  /// meet it too, and leave the report alone. Lanes that do so at once write the same.
+  /// Tells this rank's host which failure stands, and in which call it was met: calls that were enqueued behind that
+  /// one meet it too, and leave the report alone. Lanes that do so at once write the same.
   static __device__ void report(const DeviceChannelView& view, const DeviceCall& call, std::uint64_t standing) {
     if (ptx::load_relaxed(&view.report->signal) == 0) {
       view.report->record = call.record;

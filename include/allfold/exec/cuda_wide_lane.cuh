@@ -14,8 +14,8 @@ namespace allfold {
 
 /// What a lane handles at a time: N vectors of 16 bytes, which travel as N packets, each of which is one atomic access.
 /// So each has a tag of two bits, which says whether it is the one that is waited for: the top bits of its last two
-/// words; of a single packet also those of its first two. The lanes of a warp send 32 N - 1 vectors as 32 N packets, and
-/// the last packet of the last lane carries the bits that the vectors had where the tags are.
+/// words; of a single packet also those of its first two. The lanes of a warp send 32 N - 1 vectors as 32 N packets,
+/// and the last packet of the last lane carries the bits that the vectors had where the tags are.
 template <class T, int N>
 struct WideUnit : PackedWords<T, 4 * N> {
   static_assert(N == 1 || N == 2);
@@ -29,8 +29,8 @@ struct WideUnit : PackedWords<T, 4 * N> {
 
   using PackedWords<T, 4 * N>::word;
 
-  /// Of `n` elements, those of this lane, whose first vector lies at `at`: multiples of a vector both. Vectors of a lane
-  /// lie 32 vectors apart.
+  /// Of `n` elements, those of this lane, whose first vector lies at `at`: multiples of a vector both. Vectors of a
+  /// lane lie 32 vectors apart.
   ALLFOLD_DEVICE void load(const T* from, unsigned at, unsigned n) {
 #pragma unroll
     for (int v = 0; v < N; ++v) {
@@ -110,8 +110,8 @@ struct WideUnit : PackedWords<T, 4 * N> {
 };
 
 /// The executor of GPU ranks that sends wide packets, N of each lane at a time. All operands are vectors: aligned, and
-/// whole. What a rank has itself it does not send to itself, for such calls are bound by what links and memory move. Why no
-/// round takes an old packet for its own: WideRounds.
+/// whole. What a rank has itself it does not send to itself, for such calls are bound by what links and memory move.
+/// Why no round takes an old packet for its own: WideRounds.
 template <int World, int N>
 class CudaWideLane : public CudaLane<World> {
   static_assert(PacketSlots::has_wide(World));

@@ -197,8 +197,8 @@ class HostLane {
     return true;
   }
 
-  /// The packet that `poster` posts. Where two ranks only post to one another, each posts in turn into its own memory and
-  /// into its peer's: into the lines that it read last, which its core still holds.
+  /// The packet that `poster` posts. Where two ranks only post to one another, each posts in turn into its own memory
+  /// and into its peer's: into the lines that it read last, which its core still holds.
   HostPacket& packet_of(int poster, std::size_t index) const noexcept {
     const bool in_turn = !answered_ && world_size() == 2;
     return view_.packet(in_turn ? poster ^ static_cast<int>(epoch_ >> 1 & 1U) : poster, epoch_, index);

@@ -38,7 +38,8 @@ class HostWait {
   std::uint32_t tag() const noexcept { return call_.tag; }
   std::uint32_t first_epoch() const noexcept { return call_.first_epoch; }
 
-  /// Waits until `peer` has written `expected` to `word`, or an epoch at most so many ahead. False: the collective failed.
+  /// Waits until `peer` has written `expected` to `word`, or an epoch at most so many ahead. False: the collective
+  /// failed.
   bool until(const std::uint64_t* word, std::uint64_t expected, int peer,
              std::int32_t most_ahead = most_epochs_ahead) noexcept {
     for (int spin = 0; spin < spins_; ++spin) {

@@ -29,8 +29,8 @@ struct NetworkModel {
   double gap_us = 0.5;
   double us_per_byte = 1 / 3500.0;
   std::size_t eager_bytes = std::size_t{8} << 10;
-  /// G of longer messages than that, of which a port then carries one at a time, whichever its direction; 0: they are as
-  /// others.
+  /// G of longer messages than that, of which a port then carries one at a time, whichever its direction; 0: they are
+  /// as others.
   double long_us_per_byte = 0;
   double copy_us_per_byte = 1 / 20000.0;
   /// Of one operand.
@@ -44,8 +44,8 @@ struct NetworkModel {
 };
 
 /// TCP over the loopback device of one machine: the constants with which the times of 2, 3 and 4 ranks on 2 cores are
-/// foretold best, all of them together. Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv; docs/scaling.md
-/// has the errors.
+/// foretold best, all of them together. Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv;
+/// docs/scaling.md has the errors.
 inline constexpr NetworkModel tcp_loopback{.latency_us = 0.5,
                                            .overhead_us = 2.2,
                                            .send_us_per_byte = 1 / 19000.0,

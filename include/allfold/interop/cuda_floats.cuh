@@ -9,7 +9,8 @@
 
 #include <allfold/op/element.hpp>
 
-/// CUDA's own narrow floats as elements: combined in float, and rounded once (fp8 saturates to its largest finite value).
+/// CUDA's own narrow floats as elements: combined in float, and rounded once (fp8 saturates to its largest finite
+/// value).
 namespace allfold {
 
 template <>

@@ -10,8 +10,8 @@
 
 namespace allfold {
 
-/// Progress by the caller: whoever waits, polls or begins an operation moves all of them on. No thread, and the shortest
-/// way; between calls nothing moves. For one thread at a time.
+/// Progress by the caller: whoever waits, polls or begins an operation moves all of them on. No thread, and the
+/// shortest way; between calls nothing moves. For one thread at a time.
 template <class Worker>
 class CallerProgress final : public MessageProgress {
  public:

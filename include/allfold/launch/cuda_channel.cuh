@@ -26,8 +26,8 @@ namespace allfold {
 
 inline namespace ALLFOLD_ARCH_NAMESPACE {
 
-/// One channel of a rank on a GPU. Calls are enqueued and the host goes on; how far the channel has come, the GPU knows.
-/// Used by one thread at a time, and by one stream at a time.
+/// One channel of a rank on a GPU. Calls are enqueued and the host goes on; how far the channel has come, the GPU
+/// knows. Used by one thread at a time, and by one stream at a time.
 class CudaChannel {
  public:
   /// `reports`: [rank] where this process sees the report of each rank. `most_blocks`: of one call, on every rank; that
@@ -89,8 +89,8 @@ class CudaChannel {
     return stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread;
   }
 
-  /// The same stream by its name: what null stands for depends on how a file is compiled, and the one that asked for the
-  /// driver's function may be another.
+  /// The same stream by its name: what null stands for depends on how a file is compiled, and the one that asked for
+  /// the driver's function may be another.
   ALLFOLD_HIDDEN static CUstream named(cudaStream_t stream) noexcept {
 #if defined(CUDA_API_PER_THREAD_DEFAULT_STREAM)
     return stream == nullptr ? cudaStreamPerThread : stream;
@@ -178,8 +178,8 @@ bool is_brief(const AllReduceCall<Reduction>& call, GridShape shape, int world_s
          shape.lanes * Unit::packets <= static_cast<int>(PacketSlots::packet_room);
 }
 
-/// Whether the call is of whole, aligned vectors, and long enough that wide packets pay. All ranks have to answer alike:
-/// others understand nothing of a rank's wide packets. Of private memory each rank knows its own alone.
+/// Whether the call is of whole, aligned vectors, and long enough that wide packets pay. All ranks have to answer
+/// alike: others understand nothing of a rank's wide packets. Of private memory each rank knows its own alone.
 template <Algorithm A, class Reduction>
 bool suits_wide(const AllReduceCall<Reduction>& call, int world_size, int most_blocks) noexcept {
   const std::size_t bytes = call.count * sizeof(typename Reduction::value_type);

@@ -33,10 +33,10 @@ namespace allfold {
 /// Lets streams wait for operations: a word of pinned memory that the stream waits for is written when the operation is
 /// over. For any thread. It must outlive the operations.
 ///
-/// While a stream waits, some calls of CUDA wait for it, and other work of the GPU waits for them: kernels that are loaded,
-/// memory that is freed (docs/decisions/0014-gpu-memory-over-ucx.md has the list). An operation needs such work, so it
-/// would wait for its own end. Hence kernels of ours are loaded before (load_once), and a thread watches who makes
-/// progress: if it is held up in a call of CUDA, all streams are let go, and the calls end.
+/// While a stream waits, some calls of CUDA wait for it, and other work of the GPU waits for them: kernels that are
+/// loaded, memory that is freed (docs/decisions/0014-gpu-memory-over-ucx.md has the list). An operation needs such
+/// work, so it would wait for its own end. Hence kernels of ours are loaded before (load_once), and a thread watches
+/// who makes progress: if it is held up in a call of CUDA, all streams are let go, and the calls end.
 class CudaGates final : public StreamGates {
  public:
   CudaGates(const CudaDriver& driver, int device) noexcept : driver_(driver), device_(device) {}

@@ -40,8 +40,8 @@ constexpr GridShape spread(std::size_t units, int lanes, int most_lanes, int mos
 
 }  // namespace detail
 
-/// The grid that runs `algorithm` on a vector of `bytes`. The same on every rank, for it depends on what ranks agree on.
-/// Source: docs/decisions/0007-device-constants.md.
+/// The grid that runs `algorithm` on a vector of `bytes`. The same on every rank, for it depends on what ranks agree
+/// on. Source: docs/decisions/0007-device-constants.md.
 constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
   const auto ranks = static_cast<std::size_t>(world_size);
   switch (algorithm) {
@@ -100,8 +100,8 @@ struct WidePlan {
   }
 };
 
-/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions; of two ranks while no lane
-/// has more than one of them.
+/// A shorter call is over sooner with packets of twelve bytes, which take fewer instructions; of two ranks while no
+/// lane has more than one of them.
 /// Source: docs/decisions/0007-device-constants.md.
 constexpr std::size_t wide_from_bytes(Algorithm algorithm, int world_size, int most_blocks) noexcept {
   constexpr std::size_t kib = 1024;

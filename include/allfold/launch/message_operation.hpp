@@ -28,8 +28,8 @@ struct OperationResult {
   std::uint64_t type = 0;
 };
 
-/// One call over messages, from when it is made until it is over. It belongs to whoever makes progress, and to each Work
-/// that shows it; the last of them deletes it.
+/// One call over messages, from when it is made until it is over. It belongs to whoever makes progress, and to each
+/// Work that shows it; the last of them deletes it.
 class MessageOperation {
  public:
   MessageOperation(const MessageOperation&) = delete;

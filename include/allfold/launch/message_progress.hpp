@@ -66,9 +66,9 @@ class MessageProgress {
   StreamGates* gates_ = nullptr;
 };
 
-/// Makes a T, which has a worker and, as its member `progress`, who makes progress on it. A coroutine that goes on there
-/// may let go of it last: a thread cannot end under its own feet, so it ends T when its errand at hand is over, and then
-/// itself; nobody joins it.
+/// Makes a T, which has a worker and, as its member `progress`, who makes progress on it. A coroutine that goes on
+/// there may let go of it last: a thread cannot end under its own feet, so it ends T when its errand at hand is over,
+/// and then itself; nobody joins it.
 template <class T, class... Arguments>
 std::shared_ptr<T> make_progressing(Arguments&&... arguments) {
   return {new T(std::forward<Arguments>(arguments)...),

@@ -28,8 +28,8 @@
 namespace allfold {
 
 /// Progress by whoever waits, and by a thread while nobody does. The thread sleeps while nothing moves; its name is
-/// "allfold". Operations may be begun and waited for by any thread; who makes progress, and tells listeners, cannot wait
-/// meanwhile. It is made by make_progressing() if listeners may let go of it.
+/// "allfold". Operations may be begun and waited for by any thread; who makes progress, and tells listeners, cannot
+/// wait meanwhile. It is made by make_progressing() if listeners may let go of it.
 template <class Worker>
 class ThreadProgress final : public MessageProgress {
  public:

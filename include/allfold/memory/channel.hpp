@@ -17,9 +17,9 @@ struct alignas(cache_line_bytes) PublishedCall {
   CallRecord record;
 };
 
-/// One packet of CPU ranks: as much data as moves well before the next signal. Data that fits beside a signal travels in
-/// the signal's cache line. An owner of a shard answers with the result in the lines that the inputs came in: a line that
-/// goes to and fro crosses between cores half as often as one that only one side writes.
+/// One packet of CPU ranks: as much data as moves well before the next signal. Data that fits beside a signal travels
+/// in the signal's cache line. An owner of a shard answers with the result in the lines that the inputs came in: a line
+/// that goes to and fro crosses between cores half as often as one that only one side writes.
 struct alignas(cache_line_bytes) HostPacket {
   static constexpr std::size_t payload_bytes = 8192;
   /// A larger element does not travel in packets.

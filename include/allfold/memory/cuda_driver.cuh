@@ -12,8 +12,8 @@
 
 namespace allfold {
 
-/// The functions of CUDA that the runtime lacks, or is slower at: the driver's, found at run time, so that a program need
-/// not link libcuda. A stand-in for a driver that is not at hand fills in its own.
+/// The functions of CUDA that the runtime lacks, or is slower at: the driver's, found at run time, so that a program
+/// need not link libcuda. A stand-in for a driver that is not at hand fills in its own.
 struct CudaDriver {
   decltype(&cuGetErrorName) error_name = nullptr;
   decltype(&cuDeviceGet) device = nullptr;

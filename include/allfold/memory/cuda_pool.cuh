@@ -13,8 +13,8 @@
 
 namespace allfold {
 
-/// Memory of a GPU, or memory of the host that GPUs copy from and to by themselves, in blocks that are kept for the next
-/// taker: CUDA's own allocation may wait for the whole GPU. Sizes are rounded up to one of four in each octave.
+/// Memory of a GPU, or memory of the host that GPUs copy from and to by themselves, in blocks that are kept for the
+/// next taker: CUDA's own allocation may wait for the whole GPU. Sizes are rounded up to one of four in each octave.
 ///
 /// A pool must outlive its blocks and belongs to one thread at a time. Whoever takes from it has made its GPU current.
 class CudaPool {

@@ -7,8 +7,8 @@
 
 namespace allfold {
 
-/// Makes a device current for a scope, in which this thread may call what would end a capture that another thread has under
-/// way: events that are asked, memory that is allocated.
+/// Makes a device current for a scope, in which this thread may call what would end a capture that another thread has
+/// under way: events that are asked, memory that is allocated.
 class CudaScope {
  public:
   explicit CudaScope(int device) noexcept : device_(device) {}

@@ -15,9 +15,10 @@ namespace allfold {
 /// No block has more threads, so that every SM holds a block of any kernel of the library, with registers enough.
 inline constexpr int most_threads = 512;
 
-/// How a block's rounds with wide packets use its slots. They take turns at two sets, and the uses of a set have the tags 1
-/// and 2 in turn. So no round meets a packet that it could take for its own, as long as a use leaves its own tag or none in
-/// all slots of its set: peers write those that the round fills, and the receiver clears what else was filled before.
+/// How a block's rounds with wide packets use its slots. They take turns at two sets, and the uses of a set have the
+/// tags 1 and 2 in turn. So no round meets a packet that it could take for its own, as long as a use leaves its own tag
+/// or none in all slots of its set: peers write those that the round fills, and the receiver clears what else was
+/// filled before.
 struct WideRounds {
   std::uint32_t count;   ///< of all rounds, the current one included
   std::uint64_t filled;  ///< [set][stage], of 16 bits: no slot of a source after so many carries a tag
@@ -25,8 +26,8 @@ struct WideRounds {
   ALLFOLD_HD constexpr unsigned set() const noexcept { return count & 1U; }
   ALLFOLD_HD constexpr std::uint32_t tag() const noexcept { return 1 + (count >> 1 & 1U); }
 
-  /// The round fills so many slots of each source, from the first on. Returns the end of those that carry a tag of the set's
-  /// last use: what lies between is to be cleared.
+  /// The round fills so many slots of each source, from the first on. Returns the end of those that carry a tag of the
+  /// set's last use: what lies between is to be cleared.
   ALLFOLD_HD constexpr unsigned fill(Stage stage, unsigned slots) noexcept {
     const unsigned shift = (set() * stage_count + static_cast<unsigned>(stage)) * 16;
     const unsigned end = filled >> shift & 0xffffU;
@@ -52,10 +53,10 @@ struct alignas(16) DevicePacket {
   std::uint32_t flag;  ///< the epoch it belongs to; of a wide packet, data and tag
 };
 
-/// Where packets of one kind lie in a rank's part of a channel, counted in packets. A block has two sets of slots, which its
-/// rounds use in turn: who sends in round e + 2 has seen the peer enter e + 1, hence leave e. A set has the slots of each
-/// stage, a stage one slot of each source. How far apart blocks lie decides how evenly what they receive at once spreads
-/// over the GPU's memory, which is why some lie further apart than they need to.
+/// Where packets of one kind lie in a rank's part of a channel, counted in packets. A block has two sets of slots,
+/// which its rounds use in turn: who sends in round e + 2 has seen the peer enter e + 1, hence leave e. A set has the
+/// slots of each stage, a stage one slot of each source. How far apart blocks lie decides how evenly what they receive
+/// at once spreads over the GPU's memory, which is why some lie further apart than they need to.
 /// Source: docs/decisions/0007-device-constants.md, "Where packets lie".
 struct PacketSlots {
   unsigned room = 0;          ///< what a slot holds
@@ -74,9 +75,9 @@ struct PacketSlots {
   /// The worlds that have wide packets: those that have a kernel of their own, and where they are known to pay.
   ALLFOLD_HD static constexpr bool has_wide(int world_size) noexcept { return world_size == 2 || world_size == 4; }
 
-  /// Of wide packets. Of two ranks only one is a source. A slot holds nine passes of fifteen warps with two packets of each
-  /// lane; of four ranks, two passes. With 132 blocks these are 17 and 15 MiB, enough for what TunedSelector sends in
-  /// packets. Blocks lie 544 KiB apart; with 480, which would do, they receive more slowly.
+  /// Of wide packets. Of two ranks only one is a source. A slot holds nine passes of fifteen warps with two packets of
+  /// each lane; of four ranks, two passes. With 132 blocks these are 17 and 15 MiB, enough for what TunedSelector sends
+  /// in packets. Blocks lie 544 KiB apart; with 480, which would do, they receive more slowly.
   ALLFOLD_HD static constexpr PacketSlots wide(int world_size) noexcept {
     constexpr unsigned of_block = (544U << 10) / sizeof(DevicePacket);
     constexpr unsigned of_stage = of_block / (2 * stage_count);
@@ -132,8 +133,8 @@ struct DeviceLayout {
 struct DeviceChannelView {
   DeviceLayout layout;
   int rank = 0;
-  /// A call of no more blocks may be on the GPU at once with such a call before it, which has all but ended, or after it:
-  /// both take room that no other channel can need.
+  /// A call of no more blocks may be on the GPU at once with such a call before it, which has all but ended, or after
+  /// it: both take room that no other channel can need.
   int early_blocks = 0;
   char* part[max_window_ranks] = {};    ///< [rank] where this rank's GPU sees that rank's part
   std::uint64_t* abort = nullptr;       ///< 0, or the packed Failure that ended the communicator; on rank 0's GPU

@@ -33,7 +33,8 @@ inline constexpr const char* fabric_channels = "/dev/nvidia-caps-imex-channels";
 
 /// Fabric handles where every rank can make them and import what every other rank made; else descriptors. The
 /// environment variable ALLFOLD_HANDLE_TYPE=fd or fabric, the same for every rank, decides instead.
-/// @throws UsageError if fabric handles are asked for and not to be had; MismatchError if ranks ask for different things.
+/// @throws UsageError if fabric handles are asked for and not to be had; MismatchError if ranks ask for different
+/// things.
 ALLFOLD_COLD inline HandleType agree_on_handle_type(Meeting& meeting, const CudaDriver& driver, int device,
                                                     const char* channels = fabric_channels) {
   const Where where = meeting.where();

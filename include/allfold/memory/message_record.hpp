@@ -14,7 +14,8 @@
 
 namespace allfold {
 
-/// Where the buffers of a call lie, on transports that take several kinds; `none`: it has no buffers, or there is one kind.
+/// Where the buffers of a call lie, on transports that take several kinds; `none`: it has no buffers, or there is one
+/// kind.
 enum class MemoryKind : std::uint8_t { none, host, device };
 
 /// A buffer, and what the call calls it.

@@ -13,9 +13,9 @@ ALLFOLD_HD constexpr std::uint64_t make_signal(std::uint32_t epoch, std::uint32_
   return static_cast<std::uint64_t>(epoch) << 32 | tag;
 }
 
-/// The algorithms that push in chunks fold so many chunks behind what they push, and turn through so many slots, a power
-/// of two: the slot of a round is its epoch's. A rank pushes push_lag + 1 chunks of a call before it has heard of its
-/// peer, which may not have folded the last push_lag + 1 chunks of the call before.
+/// The algorithms that push in chunks fold so many chunks behind what they push, and turn through so many slots, a
+/// power of two: the slot of a round is its epoch's. A rank pushes push_lag + 1 chunks of a call before it has heard of
+/// its peer, which may not have folded the last push_lag + 1 chunks of the call before.
 inline constexpr int push_lag = 1;
 inline constexpr int push_slots = 8;
 static_assert(push_slots >= 3 * push_lag + 2 && (push_slots & (push_slots - 1)) == 0);

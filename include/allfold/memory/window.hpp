@@ -66,8 +66,8 @@ struct Window {
   }
 };
 
-/// Whether every rank's part of a window, or of a buffer that is mapped, begins at a multiple of 16 bytes. The same on every
-/// rank, for a mapping keeps the place in a page.
+/// Whether every rank's part of a window, or of a buffer that is mapped, begins at a multiple of 16 bytes. The same on
+/// every rank, for a mapping keeps the place in a page.
 inline bool start_at_vectors(void* const (&parts)[max_window_ranks], int world_size) noexcept {
   std::uintptr_t address = 0;
   for (int r = 0; r < world_size; ++r) address |= reinterpret_cast<std::uintptr_t>(parts[r]);

@@ -28,8 +28,8 @@ struct MessageOptions {
   bool shared_worker = true;
   /// Runs all_gather as all_gather_v with equal counts; ALLFOLD_ALL_GATHER_BY_V.
   bool all_gather_by_v = false;
-  /// Before every collective ranks compare what they call: a mismatch is an error that shows both sides, at the price of
-  /// a small all-gather. Without it a mismatch is found where messages differ in call, type or size;
+  /// Before every collective ranks compare what they call: a mismatch is an error that shows both sides, at the price
+  /// of a small all-gather. Without it a mismatch is found where messages differ in call, type or size;
   /// ALLFOLD_CHECK_CALLS.
   bool check_calls = false;
   /// Whether `create` ends with a barrier and a small all-reduce, on a thread of its own, so that it cannot hang
@@ -44,9 +44,9 @@ struct MessageOptions {
   /// How long the chunks of staged memory are; ALLFOLD_UCX_CUDA_CHUNK_BYTES.
   std::size_t cuda_chunk_bytes = std::size_t{512} << 10;
   /// Whether Work::wait(stream) lets the stream wait, where a thread makes progress and memory is staged; else the host
-  /// waits. While a stream waits the program must not free memory of CUDA, nor run a kernel for the first time (but with
-  /// CUDA_MODULE_LOADING=EAGER): CUDA would wait for the stream, and the operation for CUDA, which ends as an error;
-  /// ALLFOLD_UCX_CUDA_GATES.
+  /// waits. While a stream waits the program must not free memory of CUDA, nor run a kernel for the first time (but
+  /// with CUDA_MODULE_LOADING=EAGER): CUDA would wait for the stream, and the operation for CUDA, which ends as an
+  /// error; ALLFOLD_UCX_CUDA_GATES.
   bool cuda_gates = false;
 
   /// The same, but for what the environment says. @throws UsageError for a variable that holds anything else

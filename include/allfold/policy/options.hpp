@@ -46,13 +46,14 @@ struct CallOptions {
   int root = 0;
   /// What a message and its receiver have in common, 0 to 2^31 - 1.
   int tag = 0;
-  /// Instead of the selector's choice, over symmetric memory. UsageError if it cannot run the call; would_choose() tells
-  /// what can.
+  /// Instead of the selector's choice, over symmetric memory. UsageError if it cannot run the call; would_choose()
+  /// tells what can.
   std::optional<Algorithm> algorithm{};
-  /// Over messages: the call returns at once, and its Work tells when it is over. Until then its buffers are left alone.
+  /// Over messages: the call returns at once, and its Work tells when it is over. Until then its buffers are left
+  /// alone.
   bool async = false;
-  /// Over messages: operands may be combined in another order than that of ranks, where that is faster. The bits are the
-  /// same on every rank still, but depend on algorithm and world size.
+  /// Over messages: operands may be combined in another order than that of ranks, where that is faster. The bits are
+  /// the same on every rank still, but depend on algorithm and world size.
   bool fast = false;
 };
 

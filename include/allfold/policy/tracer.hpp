@@ -42,8 +42,8 @@ struct TraceEvent {
   std::string_view error;  ///< why, where it failed
 };
 
-/// Is told of every operation that was started, once it has ended, failed ones too, and of waits. With `enabled == false`
-/// the clock is not even read.
+/// Is told of every operation that was started, once it has ended, failed ones too, and of waits. With `enabled ==
+/// false` the clock is not even read.
 ///
 ///   record(event)            must not throw: the operation has had its effect
 ///

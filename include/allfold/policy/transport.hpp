@@ -28,12 +28,12 @@ namespace allfold {
 ///   allocate(meeting, bytes, serial) -> allocation_type
 ///       symmetric memory: a shared pointer that frees it, to something with `data()` and `window()`; `serial` counts
 ///       the communicator's allocations from 1
-///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window; offset}
-///   staging_bytes() -> std::size_t        staging memory of one rank and channel
+///   find(pointer, bytes)                  the symmetric allocation that holds the range: {const Window* window;
+///   offset} staging_bytes() -> std::size_t        staging memory of one rank and channel
 ///   channel(i) -> channel_type&           what `launch_all_reduce` and `launch_barrier` take, which are found by
 ///                                         argument-dependent lookup
-///   meet(record, timeout)                 a barrier that is none of the user's calls, once the store is done with; waits
-///   failure()                             optional<Failure>: why the communicator ended, on whatever rank
+///   meet(record, timeout)                 a barrier that is none of the user's calls, once the store is done with;
+///   waits failure()                             optional<Failure>: why the communicator ended, on whatever rank
 ///   leave()                               tells peers that this rank destroys its communicator; noexcept
 ///
 /// A transport may have these too:
@@ -70,8 +70,8 @@ concept symmetric_transport_policy =
 ///   progress_type                         who makes progress, and for whom (launch/message_progress.hpp)
 ///   connect(meeting, identities, options) learns the others' addresses; proves that messages arrive at every rank
 ///   progress() -> progress_type&          once connected; what has it is made by make_progressing() if it has a thread
-///   link()                                what endpoints are made of, with a CollectiveId or a MessageId; `failed()` and
-///                                         `throw_failure(where, timeout, earlier)` tell how the ranks are
+///   link()                                what endpoints are made of, with a CollectiveId or a MessageId; `failed()`
+///                                         and `throw_failure(where, timeout, earlier)` tell how the ranks are
 ///   leave()                               tells peers that this rank destroys its communicator, and ends what is under
 ///                                         way; noexcept
 template <class T>

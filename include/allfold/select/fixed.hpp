@@ -35,8 +35,8 @@ constexpr C choice_or(C choice) noexcept {
 /// for symmetric memory, motions are for messages, at most one for each collective; with both it serves a program over
 /// either kind of transport: `FixedSelector<Algorithm::two_shot, AllReduceMotion::ring>`.
 ///
-/// Over symmetric memory it answers `none` where the algorithm cannot run. Over messages a motion that cannot give what is
-/// asked for, or is not named, is `direct`, `pairwise` or `knomial`, which always can.
+/// Over symmetric memory it answers `none` where the algorithm cannot run. Over messages a motion that cannot give what
+/// is asked for, or is not named, is `direct`, `pairwise` or `knomial`, which always can.
 template <fixed_choice auto... Choices>
 class FixedSelector {
   template <class C>

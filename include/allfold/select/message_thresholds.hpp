@@ -37,10 +37,10 @@ constexpr MotionRow<Motion> up_to(int up_to_ranks, Motion small, std::size_t byt
   return {up_to_ranks, small, bytes, large, bytes, large};
 }
 
-/// To 4 ranks what was fastest, or nearly so, over TCP, all algorithms in one run on 2 cores; beyond that, and where 3 or
-/// 4 ranks with a core each would do better otherwise, what the simulated network finds fastest with the model
-/// `tcp_loopback`, which was fitted to that run. Long broadcasts are as those of 4 ranks, and of 2 ranks what allfold_perf
-/// finds faster (docs/decisions/0012-ucx-constants.md).
+/// To 4 ranks what was fastest, or nearly so, over TCP, all algorithms in one run on 2 cores; beyond that, and where 3
+/// or 4 ranks with a core each would do better otherwise, what the simulated network finds fastest with the model
+/// `tcp_loopback`, which was fitted to that run. Long broadcasts are as those of 4 ranks, and of 2 ranks what
+/// allfold_perf finds faster (docs/decisions/0012-ucx-constants.md).
 /// Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv, docs/scaling.md.
 inline constexpr auto all_reduce_rows = [] {
   using enum AllReduceMotion;

@@ -66,9 +66,9 @@ inline constexpr TuningIndex default_tuning_index[2] = {TuningIndex{default_tuni
 
 /// Chooses by a table of measured crossovers: the built-in one, or what a tuning run wrote. A world size without
 /// rows takes those of the nearest, the larger of two. Where a row's algorithm cannot run, the next larger row's
-/// that can is taken, else `none`. On GPUs, calls that are not aligned go by the rows of private memory, whose algorithms
-/// ask less of them; so does what is not of whole vectors where its row names packets. The table must be the same on
-/// every rank.
+/// that can is taken, else `none`. On GPUs, calls that are not aligned go by the rows of private memory, whose
+/// algorithms ask less of them; so does what is not of whole vectors where its row names packets. The table must be the
+/// same on every rank.
 class TunedSelector {
  public:
   using policy_category = selector_tag;

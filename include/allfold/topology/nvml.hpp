@@ -115,7 +115,8 @@ class NvmlTopology {
   /// Adds one link of one rank's GPU to what it leads to, if it is there and up.
   static void count(const Session& nvml, std::span<Gpu> gpus, const Identity& rank, std::size_t number, unsigned link) {
     Gpu& gpu = gpus[number];
-    // A link that the GPU has not, or that hides what it leads to from a virtual machine, is refused in one of two ways.
+    // A link that the GPU has not, or that hides what it leads to from a virtual machine, is refused in one of two
+    // ways.
     const auto answers = [&](int error, std::string_view call) {
       if (error == NvmlLibrary::not_supported || error == NvmlLibrary::invalid_argument) return false;
       if (error != NvmlLibrary::success) nvml.fail(call, error, about(rank, number, static_cast<int>(link)));

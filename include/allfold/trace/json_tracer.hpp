@@ -20,8 +20,8 @@ struct JsonTracerOptions {
   /// Rank 3 writes PREFIX.rank3.jsonl; empty: there is no log. ALLFOLD_COMMS_LOG.
   std::string prefix;
   /// Whether each line is written at once, so that a rank that is killed leaves all it had; else lines are written when
-  /// `buffer_bytes` of them have come together, when an operation fails, and at the end. ALLFOLD_COMMS_LOG_FLUSH is `line`
-  /// or `buffer`.
+  /// `buffer_bytes` of them have come together, when an operation fails, and at the end. ALLFOLD_COMMS_LOG_FLUSH is
+  /// `line` or `buffer`.
   bool flush_every_line = false;
   std::size_t buffer_bytes = std::size_t{64} << 10;
 

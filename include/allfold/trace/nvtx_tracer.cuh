@@ -15,7 +15,8 @@ namespace allfold {
 /// Shows what a communicator does in NVIDIA's tools (Nsight Systems): in the domain "allfold", a range for each
 /// operation and wait, named for the operation, its element type and its algorithm, with the input's bytes as payload;
 /// and a mark with the message where one fails. On a stream the range is the launch, beneath which a tool shows the
-/// kernel. CPU ranks may have it too. In no umbrella: it needs the toolkit's nvtx3 headers (and no nvcc), and the linker's
+/// kernel. CPU ranks may have it too. In no umbrella: it needs the toolkit's nvtx3 headers (and no nvcc), and the
+/// linker's
 /// -ldl where the C library has no dlopen. Thread-safe.
 /// Cost: without a tool, two readings of the clock and two calls through a null pointer.
 class NvtxTracer {

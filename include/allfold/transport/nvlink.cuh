@@ -42,9 +42,9 @@ inline namespace ALLFOLD_ARCH_NAMESPACE {
 /// processes, or threads of one. Calls are enqueued on CallOptions::stream and may be captured in graphs; a call that
 /// fails ends by itself, at its deadline at the latest, and the next call (or status()) says why.
 ///
-/// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once, and run
-/// at once: on streams that have run a kernel before, and with nothing between them that waits for the whole GPU, as
-/// freeing memory does.
+/// Several ranks can share a GPU, for tests, where ALLFOLD_SHARE_DEVICE=1. All their kernels must fit it at once, and
+/// run at once: on streams that have run a kernel before, and with nothing between them that waits for the whole GPU,
+/// as freeing memory does.
 /// The communicator has to end before cudaDeviceReset, and before a library whose kernels it has launched is unloaded.
 /// ALLFOLD_HANDLE_TYPE=fd or fabric settles how ranks hand each other symmetric memory.
 class NvlinkTransport {
@@ -277,7 +277,8 @@ class NvlinkTransport {
         std::all_of(ranks.begin(), ranks.end(), [&](const Identity& r) { return r.same_process(ranks[0]); });
     const std::size_t bytes = host_control_bytes + sizeof(PublishedCall) * static_cast<std::size_t>(options.channels);
     const Where where = meeting.where();
-    // Of threads, each shows its own part to the GPUs of all. Of processes, each shows what it uses of its own mappings.
+    // Of threads, each shows its own part to the GPUs of all. Of processes, each shows what it uses of its own
+    // mappings.
     if (same_process) {
       state.control =
           share_among_threads(meeting, show_to_gpus(where, std::make_shared<Mapping>(map_private(where, bytes))));

@@ -37,7 +37,8 @@ class NvlinkAllocation : public std::enable_shared_from_this<NvlinkAllocation> {
     std::shared_ptr<Registry> registry;
   };
 
-  /// `parts` have a SignalPart each, `signals_offset` bytes in, and the window's memory before it, unless users own that.
+  /// `parts` have a SignalPart each, `signals_offset` bytes in, and the window's memory before it, unless users own
+  /// that.
   NvlinkAllocation(const Where& where, Owner owner, DeviceParts parts, const Window& window, std::size_t signals_offset,
                    Imports imports = {})
       : parts_(std::move(parts)),

@@ -36,8 +36,8 @@ struct UcxParts {
 /// CallerProgress or ThreadProgress.
 ///
 /// A copy of a transport that is connected shares its worker, connections and progress, where the ranks are the same:
-/// pass one communicator's transport to `create` for another. With progress by the caller one thread then uses them all;
-/// if one of them fails, all end.
+/// pass one communicator's transport to `create` for another. With progress by the caller one thread then uses them
+/// all; if one of them fails, all end.
 template <template <class> class Progress, class Parts = UcxParts>
 class BasicUcxTransport {
  public:
@@ -105,8 +105,8 @@ class BasicUcxTransport {
     progress_type progress;
   };
 
-  /// What number the communicator has among those that share the worker: the first that is free on all ranks. The worker
-  /// is given up unless all ranks can share theirs.
+  /// What number the communicator has among those that share the worker: the first that is free on all ranks. The
+  /// worker is given up unless all ranks can share theirs.
   int agree_on_number(Meeting& meeting, std::span<const Identity> ranks, const MessageOptions& options) {
     struct Offer {
       bool shares;

@@ -89,8 +89,8 @@ ALLFOLD_COLD inline std::uint64_t memory_types_of(ucp_context_h context) noexcep
 
 inline constexpr std::uint64_t cuda_memory = std::uint64_t{1} << UCS_MEMORY_TYPE_CUDA;
 
-/// UCX for `ranks`. `sleeps`: whether its worker is to be slept at. `for_gpus`: whether there may be memory of GPUs, which
-/// UCX takes as it is if it knows CUDA.
+/// UCX for `ranks`. `sleeps`: whether its worker is to be slept at. `for_gpus`: whether there may be memory of GPUs,
+/// which UCX takes as it is if it knows CUDA.
 /// @throws UcxError
 ALLFOLD_COLD inline UcxContext open_ucx(const Where& where, std::size_t ranks, bool sleeps, bool for_gpus) {
   set_ucx_environment();
@@ -113,8 +113,8 @@ ALLFOLD_COLD inline UcxContext open_ucx(const Where& where, std::size_t ranks, b
     return UcxContext(context);
   };
   // Rendezvous: a sender first asks whether its message is wanted, which spares no copy where every way copies; and UCX
-  // 1.16, built with assertions, ends the process if the answer of a peer that has died is read after its end was noticed
-  // (docs/decisions/0011-ucx-endpoints.md).
+  // 1.16, built with assertions, ends the process if the answer of a peer that has died is read after its end was
+  // noticed (docs/decisions/0011-ucx-endpoints.md).
   if (has_rdma_device()) return open(true);
   UcxContext context = open(for_gpus);
   if (for_gpus && (memory_types_of(context.get()) & cuda_memory) == 0) context = open(false);

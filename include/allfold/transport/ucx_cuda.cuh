@@ -22,11 +22,11 @@ struct UcxCudaParts {
 };
 
 /// BasicUcxTransport, whose calls may also have memory of the GPU that is current when the communicator is created: all
-/// buffers of a call there, or all of them on the host, and alike on all ranks. Memory of the GPU is handed to UCX as it
-/// is where UCX knows CUDA on every rank, else it goes through pinned memory of the host; see MessageOptions::cuda.
+/// buffers of a call there, or all of them on the host, and alike on all ranks. Memory of the GPU is handed to UCX as
+/// it is where UCX knows CUDA on every rank, else it goes through pinned memory of the host; see MessageOptions::cuda.
 ///
-/// A call waits for what CallOptions::stream was given before it; without CallOptions::async its output is there when it
-/// returns, else after Work::wait, or on a stream after Work::wait(stream). Operators are callable in kernels.
+/// A call waits for what CallOptions::stream was given before it; without CallOptions::async its output is there when
+/// it returns, else after Work::wait, or on a stream after Work::wait(stream). Operators are callable in kernels.
 template <template <class> class Progress>
 using BasicUcxCudaTransport = BasicUcxTransport<Progress, UcxCudaParts>;
 

@@ -113,8 +113,8 @@ class CudaStep {
 
 /// The streams of a rank's calls, each with what it has been given to do, in order. For the thread that makes progress.
 ///
-/// Copies from the GPU, copies to it, and its own work have a stream each, so that both ways of the bus are busy; what one
-/// stream does after another goes through the host, which awaits it.
+/// Copies from the GPU, copies to it, and its own work have a stream each, so that both ways of the bus are busy; what
+/// one stream does after another goes through the host, which awaits it.
 class CudaLanes {
  public:
   enum Lane : unsigned char { work, from_device, to_device };

@@ -33,8 +33,8 @@ struct Awaited {
   auto await_resume() const noexcept { return it.await_resume(); }
 };
 
-/// The GPU of a rank as its calls over UCX use it: streams, pools of memory, and what waits for them. Progress polls it, for
-/// a GPU resumes no coroutine. For the thread that makes progress, but where a member says otherwise.
+/// The GPU of a rank as its calls over UCX use it: streams, pools of memory, and what waits for them. Progress polls
+/// it, for a GPU resumes no coroutine. For the thread that makes progress, but where a member says otherwise.
 class CudaRoom final : public UcxPoller {
  public:
   /// Of the device that is current. @throws CudaError
@@ -81,8 +81,8 @@ class CudaRoom final : public UcxPoller {
   void resume_soon(std::coroutine_handle<> waiter) { ready_.push_back(waiter); }
   void take_back(std::coroutine_handle<> waiter) noexcept { std::erase(ready_, waiter); }
 
-  /// While it exists, UCX works with memory of the GPU: what it waits for comes in microseconds, and to be told of it by
-  /// CUDA would take longer than most messages. So progress goes without sleep for a while.
+  /// While it exists, UCX works with memory of the GPU: what it waits for comes in microseconds, and to be told of it
+  /// by CUDA would take longer than most messages. So progress goes without sleep for a while.
   class Awake {
    public:
     explicit Awake(CudaRoom& room) noexcept : room_(room) {

@@ -18,8 +18,8 @@
 
 namespace allfold::detail {
 
-/// What a staged message is made of. A user's ends with a chunk that is shorter than the others, an empty one maybe: so a
-/// receiver that expects another size is found out.
+/// What a staged message is made of. A user's ends with a chunk that is shorter than the others, an empty one maybe: so
+/// a receiver that expects another size is found out.
 struct Chunks {
   std::size_t bytes;
   std::size_t chunk;

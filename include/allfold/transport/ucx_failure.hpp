@@ -20,7 +20,8 @@ struct UcxFailure {
 
 namespace detail {
 
-/// A message of another size than its receiver expected, in bytes. UCX 1.13 may say of one that was cut how much of it fits.
+/// A message of another size than its receiver expected, in bytes. UCX 1.13 may say of one that was cut how much of it
+/// fits.
 struct WrongSize {
   int peer = -1;  ///< -1: none
   std::size_t came = 0;

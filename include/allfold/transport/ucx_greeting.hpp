@@ -31,9 +31,9 @@ constexpr bool greet_each_other(int one, int other, int world_size) noexcept {
   return power_of_two(ahead) || power_of_two(world_size - ahead);
 }
 
-/// Exchanges words with other ranks, twice, and returns when all have arrived: who cannot be reached is found now, not by
-/// the first call. The second word follows what UCX sends to complete a connection. UCX 1.13 ends the process if a worker
-/// is destroyed beside a connection that is half made, as it is when a rank dies meanwhile.
+/// Exchanges words with other ranks, twice, and returns when all have arrived: who cannot be reached is found now, not
+/// by the first call. The second word follows what UCX sends to complete a connection. UCX 1.13 ends the process if a
+/// worker is destroyed beside a connection that is half made, as it is when a rank dies meanwhile.
 /// Collective. `tag`: of no other message.
 /// @throws TimeoutError or PeerError that names the rank which cannot be reached
 ALLFOLD_COLD inline void greet(UcxWorker& worker, UcxOperations& operations, std::uint64_t tag, Meeting& meeting) {

@@ -32,9 +32,9 @@ namespace allfold {
 
 /// One communicator's way to all ranks through UCX: what is under way, and how the others are.
 ///
-/// For one thread at a time, with all others that share its worker: whoever drives a call makes progress for all of them.
-/// After a failure nothing goes on: the ranks tell each other, so that all of them name the same one, and communicators
-/// that share the worker end too.
+/// For one thread at a time, with all others that share its worker: whoever drives a call makes progress for all of
+/// them. After a failure nothing goes on: the ranks tell each other, so that all of them name the same one, and
+/// communicators that share the worker end too.
 class UcxLink final : public UcxClient {
  public:
   /// As many as tags can tell apart.
@@ -48,8 +48,8 @@ class UcxLink final : public UcxClient {
   };
 
   /// Collective. `ranks`: who they are, by rank.
-  /// @throws UsageError for a world or an id that is too large; TimeoutError or PeerError that names a rank which cannot be
-  ///   reached; what the meeting throws
+  /// @throws UsageError for a world or an id that is too large; TimeoutError or PeerError that names a rank which
+  ///   cannot be reached; what the meeting throws
   ALLFOLD_COLD UcxLink(UcxWorker& worker, Meeting& meeting, std::span<const Identity> ranks, const Options& options)
       : worker_(worker),
         operations_(worker_),

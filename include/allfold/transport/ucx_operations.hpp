@@ -64,7 +64,8 @@ class UcxOperations {
     UcxOperation* const operation = take(peer, tag, bytes, false);
     ucp_request_param_t how{};
     how.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
-    // The short way within the call copies with the CPU, whatever the kind, unless the cache of CUDA's memory has entries.
+    // The short way within the call copies with the CPU, whatever the kind, unless the cache of CUDA's memory has
+    // entries.
     if (memory != UCS_MEMORY_TYPE_HOST) how.op_attr_mask |= UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
     how.cb.send = [](void* request, ucs_status_t status, void* user) {
       end(static_cast<UcxOperation*>(user), request, status, status == UCS_OK);
@@ -111,8 +112,8 @@ class UcxOperations {
   int pending(int peer) const noexcept { return pending_[index_of(peer)]; }
   /// How many receives wait for a message of any peer.
   int pending_of_any() const noexcept { return pending_.back(); }
-  /// A rank that the call of that tag waits for, or any call; -1: none. Better one that is received from: it may be late
-  /// itself.
+  /// A rank that the call of that tag waits for, or any call; -1: none. Better one that is received from: it may be
+  /// late itself.
   int waited_for(std::uint64_t call) const noexcept {
     constexpr std::uint64_t of_call = UcxTag::of_communicator | UcxTag::of_channel | UcxTag::of_sequence;
     int peer = -1;
@@ -156,9 +157,9 @@ class UcxOperations {
     return true;
   }
 
-  /// Cancels the receives, ends the endpoints unless others use them and nothing is being sent, waits until UCX is through
-  /// with all, and then tells who waits. UCX keeps what waits for room in the shared memory of a dead peer: after 200 ms the
-  /// worker itself ends.
+  /// Cancels the receives, ends the endpoints unless others use them and nothing is being sent, waits until UCX is
+  /// through with all, and then tells who waits. UCX keeps what waits for room in the shared memory of a dead peer:
+  /// after 200 ms the worker itself ends.
   ALLFOLD_COLD void end_all(bool others_go_on) noexcept {
     for (const auto& operation : all_) {
       if (operation->request != nullptr && operation->receives && worker_.exists()) {

@@ -5,9 +5,9 @@
 
 namespace allfold::detail {
 
-/// What makes a message one of a call, from the highest bit: 1 bit for messages about failures, 8 of the communicator, 6
-/// of the channel; then 12 of the sequence number, 12 of what is called, 15 of the step; 10 of the sender. Messages of
-/// users have a channel of their own, and 31 bits of tag and 8 of the type instead of those in the middle.
+/// What makes a message one of a call, from the highest bit: 1 bit for messages about failures, 8 of the communicator,
+/// 6 of the channel; then 12 of the sequence number, 12 of what is called, 15 of the step; 10 of the sender. Messages
+/// of users have a channel of their own, and 31 bits of tag and 8 of the type instead of those in the middle.
 ///
 /// Numbers come again: messages of one sender with one tag are received in the order they were sent, so a rank may be
 /// any number of calls ahead.

@@ -170,8 +170,8 @@ class UcxWorker {
   /// Asks for a look soon.
   void hurry() noexcept { urgent_ = true; }
 
-  /// Makes progress until `over()`. `late(now)`: the tag of a call whose deadline has passed, or no_call; asked a thousand
-  /// times a second. Gives the core away where ranks are more than cores.
+  /// Makes progress until `over()`. `late(now)`: the tag of a call whose deadline has passed, or no_call; asked a
+  /// thousand times a second. Gives the core away where ranks are more than cores.
   template <class Over, class Late>
   void drive(Over&& over, Late&& late) {
     int empty = 0;
@@ -242,8 +242,8 @@ class UcxWorker {
     for (const ucs_status_ptr_t request : closing) finish(request, soon);
   }
 
-  /// Ends everything at once: no memory is read or written any more, and the callbacks that were due come, or never will.
-  /// For what close() did not end.
+  /// Ends everything at once: no memory is read or written any more, and the callbacks that were due come, or never
+  /// will. For what close() did not end.
   void destroy() noexcept {
     event_fd_.store(-1, std::memory_order_relaxed);
     worker_.reset();

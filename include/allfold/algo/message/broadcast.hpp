@@ -47,8 +47,8 @@ Task<bool> knomial_confirmed(E& e, const void* piece, int root, int step) {
   co_return co_await flight.all();
 }
 
-/// Every second piece of the message, from piece `first` on. The next is sent when the children have the last, so that no
-/// rank sends more than its children come to read, in this call and in those that follow.
+/// Every second piece of the message, from piece `first` on. The next is sent when the children have the last, so that
+/// no rank sends more than its children come to read, in this call and in those that follow.
 template <endpoint E>
 Task<bool> broadcast_knomial_lane(E& e, void* data, std::size_t bytes, int root, int first, int pieces) {
   const Parts whole = Parts::equal(bytes);

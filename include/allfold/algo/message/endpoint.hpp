@@ -79,8 +79,8 @@ concept endpoint = requires(E& e, int peer, const void* from, void* to, std::siz
   { e.frames() } -> std::same_as<BlockPool&>;
 };
 
-/// How long the pieces are in which long parts go over this endpoint: as its `piece_bytes()` says, if it has one, alike on
-/// all ranks.
+/// How long the pieces are in which long parts go over this endpoint: as its `piece_bytes()` says, if it has one, alike
+/// on all ranks.
 template <endpoint E>
 std::size_t piece_bytes_of(const E& e) noexcept {
   if constexpr (requires { e.piece_bytes(); }) {

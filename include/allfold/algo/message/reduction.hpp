@@ -23,8 +23,8 @@ struct MessageReduction {
   using Fold = void(const void* reduction, FoldKind kind, const void* const* operands, int count, void* to,
                     std::size_t n, int world_size);
 
-  /// The same in memory of the GPU that is current, enqueued on a stream; cudaSuccess, or why not. `room`: n partials, used
-  /// where there are more than `most_enqueued` operands.
+  /// The same in memory of the GPU that is current, enqueued on a stream; cudaSuccess, or why not. `room`: n partials,
+  /// used where there are more than `most_enqueued` operands.
   using Enqueue = int(const void* reduction, FoldKind kind, const void* const* operands, int count, void* to,
                       std::size_t n, int world_size, void* room, CUstream_st* stream);
   static constexpr int most_enqueued = 128;

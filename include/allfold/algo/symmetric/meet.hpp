@@ -29,8 +29,8 @@ ALLFOLD_HD bool await(E& e, Leg leg, RankMask mask) {
   return e.sync(ok);
 }
 
-/// The same of the round so many `behind` the current one, each lane for itself: so lanes that still announce hold up no
-/// others. A lane that gets false comes to the block's next sync with it.
+/// The same of the round so many `behind` the current one, each lane for itself: so lanes that still announce hold up
+/// no others. A lane that gets false comes to the block's next sync with it.
 ALLFOLD_ANY_SIDE
 template <executor E>
 ALLFOLD_HD bool await_alone(E& e, Leg leg, RankMask mask, int behind) {

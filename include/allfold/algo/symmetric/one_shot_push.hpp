@@ -12,8 +12,9 @@ namespace allfold {
 ALLFOLD_ANY_SIDE_BEGIN
 
 /// Every rank pushes its input, in chunks, into the inboxes of all peers, and folds its own copies push_lag chunks
-/// behind: one motion of the data, (P - 1) * bytes per link, by stores alone. Between two ranks that is as little as two
-/// shots move, at half their latency. No meeting at the end, for nobody reads or writes a peer's buffers. Any buffers.
+/// behind: one motion of the data, (P - 1) * bytes per link, by stores alone. Between two ranks that is as little as
+/// two shots move, at half their latency. No meeting at the end, for nobody reads or writes a peer's buffers. Any
+/// buffers.
 ///
 /// Slots: as in two_shot_push. In place is safe: a chunk of the output is written after that of the input was pushed.
 ALLFOLD_ANY_SIDE

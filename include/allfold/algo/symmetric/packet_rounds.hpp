@@ -14,8 +14,9 @@ ALLFOLD_ANY_SIDE_BEGIN
 
 /// Walks over a vector in rounds of as many elements as the packets hold: `body(Range)` until it says false. A packet
 /// is no longer than one of so many `parts`. A round begins as soon as a lane is through with the one before, for two
-/// sets of packets take turns: a lane that posts into a set again has met every peer's in the round between. The meeting
-/// at the end holds that up for the next call, whose packets may be other lanes'; a call of one round needs none.
+/// sets of packets take turns: a lane that posts into a set again has met every peer's in the round between. The
+/// meeting at the end holds that up for the next call, whose packets may be other lanes'; a call of one round needs
+/// none.
 ALLFOLD_ANY_SIDE
 template <class T, executor E, class Body>
 ALLFOLD_HD bool in_packet_rounds(E& e, std::size_t count, int parts, Body&& body) {

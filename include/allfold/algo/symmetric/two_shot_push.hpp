@@ -16,8 +16,8 @@ ALLFOLD_ANY_SIDE_BEGIN
 /// links carry faster than loads. A block folds push_lag chunks behind what it pushes, so that both motions overlap.
 /// Any input; an output that peers cannot reach is filled from the inbox, push_lag chunks later still.
 ///
-/// A slot is free again without a word: who pushes in a round has seen its peer announce that of push_lag + 1 rounds ago,
-/// and the peer had then folded (and collected) all that lay in the slot.
+/// A slot is free again without a word: who pushes in a round has seen its peer announce that of push_lag + 1 rounds
+/// ago, and the peer had then folded (and collected) all that lay in the slot.
 ///
 /// In place is safe: a chunk of results arrives only where this rank has pushed its own input before.
 ALLFOLD_ANY_SIDE
