@@ -67,7 +67,7 @@ PURE = {"algo", "op", "policy"}  # templates over concepts: the standard library
 
 # Declared in a namespace, at the beginning of a line. In detail a name that is public as well would hide it, in those
 # programs alone that include both.
-NAMESPACE = re.compile(r"^(?:inline )?namespace ([\w:]+) \{")
+NAMESPACE = re.compile(r"^(?:inline )?namespace ([\w:]+)(?: ALLFOLD_HIDDEN)? \{")
 NAMESPACE_END = re.compile(r"^\}  // namespace")
 DECLARED = re.compile(r"^(?:template <.*> )?(?:struct|class|enum class|using|concept) (?:alignas\(\w+\) )?(\w+)\b")
 
