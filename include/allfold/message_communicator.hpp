@@ -185,7 +185,8 @@ class MessageCommunicator {
 
   /// Gives all ranks' parts to all.
   /// Shape: in: [count]; out: [world_size * count] elements of T, all ranks' parts; `in` may be this rank's part of
-  /// `out`. Collective: every rank, same count and T.
+  /// `out`.
+  /// Collective: every rank, same count and T.
   template <contiguous_elements In, contiguous_elements Out>
   Work all_gather(const In& in, Out&& out, const CallOptions& options = {}) {
     using T = output_of<In, Out>;
@@ -221,7 +222,8 @@ class MessageCommunicator {
 
   /// Combines the inputs of all ranks and gives each its part of the result.
   /// Shape: in: [world_size * count], all ranks' parts; out: [count] elements of T; `out` may be this rank's part of
-  /// `in`. Collective: every rank, same count, T and operator.
+  /// `in`.
+  /// Collective: every rank, same count, T and operator.
   template <contiguous_elements In, contiguous_elements Out, class Op>
   Work reduce_scatter(const In& in, Out&& out, Op op, const CallOptions& options = {}) {
     using T = output_of<In, Out>;

@@ -63,7 +63,8 @@ class Work {
 
   /// Lets a stream of the GPU wait for it: what is enqueued there next sees the output. The host waits, as wait() does;
   /// but not where a thread makes progress and MessageOptions::cuda_gates is set. There a failed operation lets the
-  /// stream go on too, and shows in status(). @throws as wait() if it is over; UsageError for a stream under capture
+  /// stream go on too, and shows in status().
+  /// @throws as wait() if it is over; UsageError for a stream under capture
   void wait(CUstream_st* stream) const {
     const auto progress = progress_.lock();
     StreamGates* const gates = progress != nullptr ? progress->gates() : nullptr;
@@ -76,7 +77,8 @@ class Work {
     return operation_.get() != nullptr && over() ? operation_->error() : nullptr;
   }
 
-  /// Of a receive: the rank that the message came from. Waits. @throws as wait(); UsageError for other operations
+  /// Of a receive: the rank that the message came from. Waits.
+  /// @throws as wait(); UsageError for other operations
   int source_rank() const {
     wait();
     if (operation_.get() == nullptr || operation_->source() < 0) {
@@ -88,7 +90,8 @@ class Work {
   /// What numbers the operation among those of its channel.
   std::uint32_t sequence() const noexcept { return operation_.get() != nullptr ? operation_->sequence() : 0; }
 
-  /// The elements it has written. Waits. @throws as wait(); UsageError if they are of another type
+  /// The elements it has written. Waits.
+  /// @throws as wait(); UsageError if they are of another type
   template <element T>
   std::span<T> result() const {
     wait();

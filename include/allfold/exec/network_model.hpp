@@ -44,7 +44,8 @@ struct NetworkModel {
 };
 
 /// TCP over the loopback device of one machine: the constants with which the times of 2, 3 and 4 ranks on 2 cores are
-/// foretold best, all of them together. Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv;
+/// foretold best, all of them together.
+/// Source: bench/results/xeon-2c-ucx-tcp-algorithms-2026-11-22.csv;
 /// docs/scaling.md has the errors.
 inline constexpr NetworkModel tcp_loopback{.latency_us = 0.5,
                                            .overhead_us = 2.2,

@@ -41,7 +41,8 @@ constexpr GridShape spread(std::size_t units, int lanes, int most_lanes, int mos
 }  // namespace detail
 
 /// The grid that runs `algorithm` on a vector of `bytes`. The same on every rank, for it depends on what ranks agree
-/// on. Source: docs/decisions/0007-device-constants.md.
+/// on.
+/// Source: docs/decisions/0007-device-constants.md.
 constexpr GridShape device_shape(Algorithm algorithm, std::size_t bytes, int world_size, int most_blocks) noexcept {
   const auto ranks = static_cast<std::size_t>(world_size);
   switch (algorithm) {

@@ -91,7 +91,8 @@ class ThreadProgress final : public MessageProgress {
     return std::this_thread::get_id() != progressing_.load(std::memory_order_relaxed);
   }
 
-  /// Runs `body` where progress is made, and concludes what has ended by it. @throws what it throws
+  /// Runs `body` where progress is made, and concludes what has ended by it.
+  /// @throws what it throws
   void run(FunctionRef<void()> body) {
     Command command{body};
     if (may_wait()) {

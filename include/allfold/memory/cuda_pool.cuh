@@ -31,7 +31,8 @@ class CudaPool {
     }
   }
 
-  /// At least so many bytes, not initialized. @throws CudaError without room for them
+  /// At least so many bytes, not initialized.
+  /// @throws CudaError without room for them
   void* take(const Where& where, std::size_t bytes) {
     const std::size_t size_class = class_of(bytes);
     if (size_class >= free_.size()) free_.resize(size_class + 1);

@@ -49,7 +49,8 @@ struct MessageOptions {
   /// error; ALLFOLD_UCX_CUDA_GATES.
   bool cuda_gates = false;
 
-  /// The same, but for what the environment says. @throws UsageError for a variable that holds anything else
+  /// The same, but for what the environment says.
+  /// @throws UsageError for a variable that holds anything else
   ALLFOLD_COLD MessageOptions with_environment() const {
     MessageOptions options = *this;
     const auto set = [](auto& option, auto given) {

@@ -119,7 +119,8 @@ class CudaLanes {
  public:
   enum Lane : unsigned char { work, from_device, to_device };
 
-  /// On the device that is current. @throws CudaError
+  /// On the device that is current.
+  /// @throws CudaError
   ALLFOLD_COLD CudaLanes(const Where& where, CudaFault& fault) : fault_(fault) {
     for (Queue& lane : lanes_) {
       check_cuda(where, cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking), {"no stream for copies"});

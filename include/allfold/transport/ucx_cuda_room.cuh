@@ -37,7 +37,8 @@ struct Awaited {
 /// it, for a GPU resumes no coroutine. For the thread that makes progress, but where a member says otherwise.
 class CudaRoom final : public UcxPoller {
  public:
-  /// Of the device that is current. @throws CudaError
+  /// Of the device that is current.
+  /// @throws CudaError
   ALLFOLD_COLD explicit CudaRoom(const Where& where)
       : where_("progress", where.rank(), where.world_size()),
         driver_(CudaDriver::load(where)),

@@ -73,7 +73,8 @@ Task<bool> broadcast_knomial_pieces(E& e, void* data, std::size_t bytes, int roo
 }
 
 /// The root's bytes are scattered down a binomial tree and all-gathered around the ring: 2 (P - 1) / P * bytes per
-/// rank, however many there are. Source: Thakur, Rabenseifner, Gropp 2005; van de Geijn's broadcast.
+/// rank, however many there are.
+/// Source: Thakur, Rabenseifner, Gropp 2005; van de Geijn's broadcast.
 template <endpoint E>
 Task<bool> broadcast_scatter_all_gather(E& e, void* data, std::size_t bytes, int root) {
   const Knomial tree(e.rank(), root, e.world_size(), 2);
