@@ -47,8 +47,9 @@ DeviceAllReduce<Reduction> describe_all_reduce(const CudaChannel& channel, const
 /// Callable from: whole blocks, of 32 to 512 threads, a multiple of 32, in one dimension; every block of the grid, once
 /// per launch; the same grid on every rank, of `most_blocks` at most, and nothing that keeps part of it off the GPU.
 /// The call takes about 130 registers: a kernel of more than 256 threads says so by __launch_bounds__, or CUDA may
-/// refuse it. Sync: the block's threads meet; blocks do not.   Memory order: what the block wrote to its range before
-/// the call is what is sent.
+/// refuse it.
+/// Sync: the block's threads meet; blocks do not.   Memory order: what the block wrote to its range before the call is
+/// what is sent.
 /// Returns false, to all threads, if the grid cannot be, or if the collective failed, as it does where a rank's grid is
 /// another or a rank calls something else: then the communicator has ended, the output is not valid, and the
 /// communicator's next call, or status(), says why.

@@ -1,5 +1,5 @@
-// expect: allfold: Communicator takes a store, a transport, a topology, a selector and a tracer, and this type is none
-// of them SPDX-License-Identifier: Apache-2.0
+// expect: allfold: Communicator takes a store, a transport, a topology, a selector and a tracer, and this type is none of them
+// SPDX-License-Identifier: Apache-2.0
 #include <allfold/allfold.hpp>
 
 struct Stranger {};

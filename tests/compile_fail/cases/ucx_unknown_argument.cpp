@@ -1,5 +1,5 @@
-// expect: allfold: create takes an Environment, then Options, MessageOptions and objects of the communicator's own
-// policy types SPDX-License-Identifier: Apache-2.0
+// expect: allfold: create takes an Environment, then Options, MessageOptions and objects of the communicator's own policy types
+// SPDX-License-Identifier: Apache-2.0
 #include <allfold/ucx.hpp>
 
 int main() {
